@@ -1,0 +1,77 @@
+"""A whole model, calibrated."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressnet.calibration.calls import Place
+from compressnet.calibration.walk import Walk
+from compressnet.fitting.linear import RIDGE
+from compressnet.plan import PlannedLayer
+from compressnet.rewrite import OnLayer, project_, swap_
+
+MEMORY = 4 << 30  # bytes of activations
+
+
+@torch.no_grad()
+def calibrate_(
+    model: nn.Module,
+    layers: Sequence[PlannedLayer],
+    images: Tensor,
+    *,
+    ridge: float = RIDGE,
+    memory: int = MEMORY,
+    on_layer: OnLayer | None = None,
+) -> dict[str, tuple[float, float | None]]:
+    """Swap every planned layer for a compressed form that gives the dense network's outputs as well as it can.
+
+    Args:
+        model: dense, on the CPU; changed in place. It is run in evaluation mode.
+        layers: of the plan.
+        images: unlabelled, of shape (N, C, H, W).
+        ridge: how strongly weights are drawn to the dense ones, relative to the mean square of their inputs.
+        memory: bytes that activations may take; with less, images run in more chunks, which takes longer.
+        on_layer: told each layer and its errors when it is done.
+
+    Returns:
+        the relative error of each weight, as :func:`compressnet.rewrite.project_` has it, and of the layer's outputs,
+        which is None for a layer that the images do not reach.
+    """
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    places = {
+        id(model.get_submodule(layer.name).weight): Place(layer, model.get_submodule(layer.name))
+        for layer in layers
+        if layer.method
+    }
+    try:
+        Walk(model, places, _chunks(model, images, memory), ridge, on_layer).run()
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    for place in places.values():
+        if place.fitted is not None:
+            swap_(model, place.layer, place.fitted, place.bias)
+    errors = {place.layer.name: place.errors for place in places.values() if place.errors}
+    missed = [place.layer for place in places.values() if place.fitted is None]
+    return errors | project_(model, missed, on_layer=on_layer)
+
+
+def _chunks(model: nn.Module, images: Tensor, memory: int) -> list[Tensor]:
+    """As many images at a time as keep three of the largest activation, of either half, in memory."""
+    largest = 1
+
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        nonlocal largest
+        if isinstance(output, Tensor):
+            largest = max(largest, output.numel() * output.element_size())
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        model(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(images.split(max(1, min(len(images), memory // (2 * 3 * largest)))))

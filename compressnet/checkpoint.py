@@ -1,0 +1,250 @@
+"""The compressnet file: save a model with its plan, and get it back with nothing else at hand.
+
+The only importer of safetensors.
+"""
+
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from compressnet.container import BLANK, FORMAT, KEY, Header, damaged, read_header, seal, verify
+from compressnet.errors import FileError, listing
+from compressnet.layers import freeze as freeze_
+from compressnet.layers import remake_
+from compressnet.plan import Plan, PlannedLayer
+from compressnet.recipe import Recipe
+from compressnet.rewrite import rewrite_
+from compressnet.zoo import models
+from compressnet.zoo.models import ModelSpec
+from compressnet.zoo.preprocessing import Preprocessing
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a file says of itself beside its tensors.
+
+    Args:
+        stage: dense, converted, finetuned or exported.
+        layers: of the plan.
+        spec: the dense model; None for a module of the caller's own.
+        preprocessing: of its images.
+        classes: their names.
+        recipe: as a mapping.
+        results: measured figures, such as accuracies and projection errors.
+    """
+
+    stage: str
+    layers: tuple[PlannedLayer, ...] = ()
+    spec: ModelSpec | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    results: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, stage: str) -> "Description":
+        """The description of a plan's file."""
+        recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
+        return cls(stage, plan.layers, plan.spec, plan.preprocessing, plan.classes, recipe)
+
+    def to_json(self) -> dict[str, Any]:
+        """As it travels."""
+        packages = {name: version(name) for name in ("compressnet", "torch", "torchvision")}
+        return {
+            "format": FORMAT,
+            "sha256": BLANK,
+            "stage": self.stage,
+            "versions": packages,
+            "model": self.spec.to_json() if self.spec else None,
+            "preprocessing": self.preprocessing.to_json() if self.preprocessing else None,
+            "classes": list(self.classes) if self.classes else None,
+            "plan": [layer.to_json() for layer in self.layers],
+            "recipe": dict(self.recipe),
+            "results": dict(self.results),
+        }
+
+    @classmethod
+    def read(cls, header: Header) -> "Description":
+        """From the header of a file.
+
+        Raises:
+            FileError: something in it is not what this version writes.
+        """
+        meta, where = header.meta, str(header.path)
+        try:
+            description = cls(
+                str(meta["stage"]),
+                tuple(PlannedLayer.from_json(item, where) for item in meta["plan"]),
+                ModelSpec.from_json(meta["model"]) if meta["model"] else None,
+                Preprocessing.from_json(meta["preprocessing"]) if meta["preprocessing"] else None,
+                tuple(meta["classes"]) if meta["classes"] else None,
+                Recipe.model_validate(meta["recipe"]).model_dump(mode="json", exclude_defaults=True),
+                dict(meta["results"]),
+            )
+            if description.spec and description.classes and len(description.classes) != description.spec.num_classes:
+                raise ValueError
+            return description
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise damaged(where) from None
+
+
+def save(model: nn.Module, path: str | Path, description: Description, *, force: bool = False) -> None:
+    """Write a file; it appears whole or not at all.
+
+    Args:
+        model: the state to store.
+        path: of the file.
+        description: what the file says of itself.
+        force: whether a file that is there is replaced.
+
+    Raises:
+        FileError: the file exists and ``force`` is not given, or it cannot be written.
+    """
+    with replacing(Path(path), force) as temporary:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        entry = json.dumps(description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        save_file(state, temporary, {KEY: entry})
+        seal(temporary)
+
+
+def save_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write an ordinary state_dict as safetensors, without a word of ours."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path, {"format": "pt"})
+
+
+@contextmanager
+def replacing(path: Path, force: bool) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well.
+
+    Raises:
+        FileError: the file exists and ``force`` is not given, or its folder cannot be written.
+    """
+    if path.exists() and not force:
+        raise FileError("it exists already", str(path), "--force replaces it")
+    if path.is_dir():
+        raise FileError("it is a folder", str(path), "name a file")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
+        temporary.replace(path)
+    except OSError as error:
+        raise FileError(f"cannot be written: {error.strerror or error}", str(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def describe(path: str | Path) -> Description:
+    """What a file says of itself, from its header alone."""
+    return Description.read(read_header(path))
+
+
+def load(
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    into: nn.Module | None = None,
+    dtype: torch.dtype | None = torch.float32,
+    freeze: bool = True,
+) -> nn.Module:
+    """Build the model of a file and give it the file's weights.
+
+    Args:
+        path: of a file of any stage.
+        device: where the model goes; tables and, when frozen, dense weights are made on the CPU first, so that they are
+            the same bits everywhere.
+        into: the dense module of the caller's own from whose like the file was made; changed in place.
+        dtype: of floating-point tensors; None keeps the file's.
+        freeze: keep dense weights for inference; training starts from ``freeze=False``.
+
+    Returns:
+        the model, in evaluation mode.
+
+    Raises:
+        FileError: the file is damaged, foreign, newer, or not of this module.
+    """
+    header = read_header(path)
+    description = Description.read(header)
+    if into is None and description.spec is None:
+        raise FileError(
+            "it holds a module that is not torchvision's", str(path), "load(path, into=module) fills your own"
+        )
+    model = _skeleton(description, into, str(path))
+    _check_shapes(header, model.state_dict(), str(path))
+    verify(header)
+    state = load_file(path)
+    if dtype is not None:
+        state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
+    fill_(model, state)
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    remake_(model, "cpu")
+    model.eval()
+    model._compressnet = description  # type: ignore[assignment]
+    if freeze:
+        freeze_(model)
+    return model.to(device)
+
+
+def fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give a model its tensors as they are, in today's layout: MNASNet refuses a state that names no version."""
+    given = OrderedDict(state)
+    given._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    model.load_state_dict(given, assign=True)
+
+
+def _skeleton(description: Description, into: nn.Module | None, where: str) -> nn.Module:
+    model = models.skeleton(description.spec) if into is None and description.spec else into
+    assert model is not None
+    _check_plan(model, description.layers, where)
+    return rewrite_(model, description.layers)
+
+
+def _check_plan(model: nn.Module, layers: Sequence[PlannedLayer], where: str) -> None:
+    if len({layer.name for layer in layers}) != len(layers):
+        raise FileError("its plan names a layer twice", where)
+    for layer in layers:
+        try:
+            shape = tuple(model.get_parameter(layer.parameter).shape)
+        except AttributeError:
+            raise FileError(f"its plan names {layer.name}, which the dense model does not have", where) from None
+        if shape != layer.shape:
+            raise FileError(f"its plan gives {layer.name} the shape {layer.shape}; the model has {shape}", where)
+
+
+def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> None:
+    missing = [name for name in state if name not in header.spans]
+    unexpected = [name for name in header.spans if name not in state]
+    if missing or unexpected:
+        parts = [f"missing {listing(missing, 4)}"] * bool(missing) + [f"unexpected {listing(unexpected, 4)}"] * bool(
+            unexpected
+        )
+        raise FileError(f"its tensors are not the model's: {'; '.join(parts)}", where)
+    for name, tensor in state.items():
+        if header.spans[name].shape != tuple(tensor.shape):
+            raise FileError(
+                f"its tensor {name} has the shape {header.spans[name].shape}; the plan gives {tuple(tensor.shape)}",
+                where,
+            )

@@ -1,0 +1,78 @@
+"""What the commands other than convert and report return, in a few lines each."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from compressnet.cli.display import terminal
+from compressnet.cli.display.grid import Column, Grid, count, times
+
+if TYPE_CHECKING:  # these import torch, which `recipes` does without
+    from compressnet.commands.export import Exported
+    from compressnet.commands.predict import Prediction
+    from compressnet.commands.recipes import Shipped
+    from compressnet.commands.run import Finished
+    from compressnet.training.evaluation import Metrics
+    from compressnet.training.stage import Trained
+
+
+def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
+    """A row for each, such as parts of the data or stages of a run."""
+    columns = [
+        Column(what),
+        Column("images", True),
+        Column("top1 %", True),
+        Column("top5 %", True),
+        Column("loss", True),
+    ]
+    rows = [
+        [name, count(each.count), f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}"]
+        for name, each in metrics.items()
+    ]
+    terminal.show_grid(Grid(columns, rows))
+
+
+def show_trained(trained: "Trained") -> None:
+    """How accuracy moved."""
+    show_metrics({"val before": trained.before, "val best": trained.best, "test": trained.test})
+    terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
+
+
+def show_exported(exported: "Exported") -> None:
+    """How large and how faithful the file is."""
+    kind = "an ordinary state_dict" if exported.dense else "a compressnet file"
+    smaller = times(exported.source_nbytes / exported.nbytes)
+    terminal.show_text(
+        f"{exported.path}: {kind} in {exported.dtype}, {count(exported.nbytes)} bytes\n"
+        f"its source has {count(exported.source_nbytes)} bytes, {smaller} as many\n"
+        f"reloaded and compared on random images: logits within {exported.logits_difference:.2g} of the source's, "
+        f"the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
+    )
+
+
+def show_finished(finished: "Finished") -> None:
+    """What a run came to, on one screen."""
+    if finished.skipped:
+        terminal.show_text(f"done before with the same inputs: {', '.join(finished.skipped)}\n")
+    if finished.metrics:
+        show_metrics(finished.metrics, "on the test part")
+        terminal.show_text("")
+    dense, exported = finished.dense_file_nbytes, finished.account.file_nbytes or 0
+    smaller = times(dense / exported)
+    terminal.show_text(f"dense {count(dense)} bytes → exported {count(exported)} bytes: {smaller} smaller\n")
+
+
+def show_predictions(predictions: Sequence["Prediction"]) -> None:
+    """A row for each class of each image."""
+    rows = [
+        [each.image, name, f"{100 * probability:.2f}"]
+        for each in predictions
+        for name, probability in zip(each.classes, each.probabilities, strict=True)
+    ]
+    terminal.show_grid(Grid([Column("image"), Column("class"), Column("probability %", True)], rows))
+
+
+def show_recipes(recipes: Sequence["Shipped"]) -> None:
+    """A row for each."""
+    terminal.show_grid(
+        Grid([Column("recipe"), Column("what it does")], [[each.name, each.summary] for each in recipes])
+    )

@@ -1,0 +1,40 @@
+"""``compressnet finetune``."""
+
+from typing import Annotated
+
+import typer
+
+from compressnet.cli.options import Device, File, Folder, Force, Json, Set
+
+EXAMPLES = (
+    "compressnet finetune converted.safetensors -o tuned",
+    "compressnet finetune converted.safetensors -o tuned --resume",
+    "compressnet finetune converted.safetensors -o tuned --device cuda --set finetune.epochs=30",
+)
+
+
+def finetune(
+    file: File,
+    output: Folder,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
+    force: Force = False,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
+    """Train a converted model until its accuracy is back.
+
+    It carries its recipe in its file. The folder takes best.safetensors, metrics.jsonl and, for --resume, last.pt.
+    Ctrl-C saves the state and stops.
+    """
+    from compressnet.cli.display import summaries, terminal
+    from compressnet.cli.display.progress import progress
+    from compressnet.commands.finetune import finetune
+
+    trained = finetune(
+        file, output, device=device, resume=resume, force=force, overrides=set_ or (), progress=progress()
+    )
+    if json:
+        terminal.show_json(trained.to_json())
+    else:
+        summaries.show_trained(trained)

@@ -1,0 +1,240 @@
+"""``run``: all stages in order, those already done with the same inputs skipped."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compressnet.accounting import Account, account_of_file
+from compressnet.checkpoint import Description, replacing
+from compressnet.commands.convert import convert
+from compressnet.commands.evaluate import evaluate, evaluate_recipe
+from compressnet.commands.export import export
+from compressnet.commands.finetune import finetune
+from compressnet.container import read_header
+from compressnet.errors import FileError, ResumeError
+from compressnet.plan import Plan, PlannedLayer, make_plan
+from compressnet.pretrained import dense_model, is_ours, is_trained
+from compressnet.progress import SILENT, Progress
+from compressnet.recipe import Recipe, TrainSection, read_recipe
+from compressnet.training.evaluation import Metrics
+from compressnet.training.interrupt import Interrupted
+from compressnet.training.parts import find_device
+from compressnet.training.stage import train_stage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run gave.
+
+    Args:
+        folder: of its files.
+        skipped: stages that were done already.
+        metrics: of each model on the test part: dense (where it is trained), finetuned, exported.
+        account: of the exported file.
+        dense_file_nbytes: of the dense model's file in fp32, where the run has trained it; else of its numbers.
+    """
+
+    folder: Path
+    skipped: tuple[str, ...]
+    metrics: Mapping[str, Metrics]
+    account: Account
+    dense_file_nbytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "folder": str(self.folder),
+            "skipped": list(self.skipped),
+            "metrics": {name: metrics.to_json() for name, metrics in self.metrics.items()},
+            "dense_file_nbytes": self.dense_file_nbytes,
+            "report": self.account.to_json(),
+        }
+
+
+class _Ledger:
+    """``run.json``: which stage was done with which inputs, and what it measured."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "run.json"
+        self.skipped: list[str] = []
+        try:
+            self.entries = json.loads(self.path.read_text())
+        except FileNotFoundError:
+            self.entries = {}
+        except ValueError:
+            raise FileError("it is damaged", str(self.path), "remove it to start anew") from None
+
+    def stage(self, name: str, inputs: Any, output: Path | None, make: Callable[[], Any]) -> Any:
+        """Do a stage, or return what it gave when it was done with the same inputs and its output is still there."""
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        entry = self.entries.get(name)
+        if entry and entry["inputs"] == key and (output is None or _sha256(output) == entry["output"]):
+            self.skipped.append(name)
+            return entry["result"]
+        result = make()
+        self.entries[name] = {"inputs": key, "output": _sha256(output) if output else None, "result": result}
+        with replacing(self.path, force=True) as temporary:
+            temporary.write_text(json.dumps(self.entries, indent=1))
+        return result
+
+
+def _sha256(path: Path) -> str | None:
+    return str(read_header(path).meta["sha256"]) if path.exists() else None
+
+
+def run(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    output: str | Path,
+    *,
+    device: str = "auto",
+    overrides: Iterable[str] = (),
+    progress: Progress = SILENT,
+) -> Finished:
+    """Pretrain (where the recipe says so), convert, fine-tune, export, evaluate.
+
+    Args:
+        recipe: path, mapping or recipe.
+        output: the folder that takes every file; a second call with the same recipe does only what is missing, and goes
+            on where training was interrupted.
+        device: auto, cpu, cuda or cuda:N.
+        overrides: ``key.path=value`` each.
+        progress: is told.
+
+    Raises:
+        CompressnetError: as the stages raise.
+    """
+    find_device(device)
+    plan = make_plan(read_recipe(recipe, overrides))
+    folder = Path(output)
+    if folder.exists() and not folder.is_dir():
+        raise FileError("it is a file, not a folder", str(folder), "name a folder with -o")
+    return _Pipeline(plan, folder, device, progress).run()
+
+
+class _Pipeline:
+    def __init__(self, plan: Plan, folder: Path, device: str, progress: Progress) -> None:
+        self.plan, self.recipe = plan, plan.recipe
+        self.folder, self.device, self.progress = folder, device, progress
+        self.ledger = _Ledger(folder)
+        self.asked = plan.recipe.model_dump(mode="json")
+        self.metrics: dict[str, Metrics] = {}
+
+    def run(self) -> Finished:
+        dense_nbytes = self._dense()
+        last = self._convert()
+        if self.recipe.finetune.epochs:
+            last = self._finetune(last)
+        account = self._export(last)
+        return Finished(
+            self.folder, tuple(self.ledger.skipped), self.metrics, account, dense_nbytes or account.dense_nbytes
+        )
+
+    def _dense(self) -> int | None:
+        """Train the dense model, or measure the one there is; the baseline either way."""
+        asked = [self.asked[key] for key in ("model", "data", "pretrain", "seed")]
+        if self.recipe.pretrain is None:
+            weights = self.recipe.model.weights if self.recipe.model else None
+            if self.recipe.data is not None and self.plan.spec and is_trained(self.plan.spec, weights):
+                self._measure("dense", asked, self._evaluate_dense)
+            return None
+        path = self.folder / "pretrain" / "dense.safetensors"
+
+        def go(resume: bool) -> dict[str, Any]:
+            description = Description.of(self.plan, "dense")
+            bare = tuple(_bare(layer) for layer in self.plan.layers)
+            trained = train_stage(
+                dense_model(self.plan),
+                dataclasses.replace(description, layers=bare),
+                self.recipe,
+                self.recipe.pretrain or TrainSection(),
+                path,
+                origin=f"{self.asked['model']}",
+                device=find_device(self.device),
+                resume=resume,
+                force=not resume,
+                progress=self.progress,
+            )
+            return trained.to_json()
+
+        trained = self.ledger.stage("pretrain", asked, path, lambda: _resuming(path.parent, go))
+        self.metrics["dense"] = Metrics(**trained["test"])
+        assert self.recipe.model is not None
+        section = self.recipe.model.model_copy(update={"weights": str(path)})
+        self.recipe = self.recipe.model_copy(update={"model": section, "pretrain": None})
+        return path.stat().st_size
+
+    def _convert(self) -> Path:
+        path = self.folder / "converted.safetensors"
+        asked = [self.asked[key] for key in ("model", "data", "layers", "calibration", "seed")]
+        weights = Path(self.recipe.model.weights or "") if self.recipe.model else Path()
+        origin = _sha256(weights) if is_ours(str(weights)) else None
+
+        def make() -> None:
+            convert(self.recipe, path, force=True, progress=self.progress)
+
+        self.ledger.stage("convert", [*asked, origin], path, make)
+        return path
+
+    def _finetune(self, converted: Path) -> Path:
+        path = self.folder / "finetune" / "best.safetensors"
+        asked = [_sha256(converted), *(self.asked[key] for key in ("finetune", "data", "seed"))]
+        wanted = json.dumps(self.asked["finetune"])
+
+        def go(resume: bool) -> dict[str, Any]:
+            return finetune(
+                converted,
+                path.parent,
+                device=self.device,
+                resume=resume,
+                force=not resume,
+                overrides=[f"finetune={wanted}"],
+                progress=self.progress,
+            ).to_json()
+
+        trained = self.ledger.stage("finetune", asked, path, lambda: _resuming(path.parent, go))
+        self.metrics["finetuned"] = Metrics(**trained["test"])
+        return path
+
+    def _export(self, last: Path) -> Account:
+        path = self.folder / "model.safetensors"
+        dtype = self.recipe.export.dtype
+
+        def make() -> dict[str, Any]:
+            return export(last, path, dtype=dtype, force=True, progress=self.progress).to_json()
+
+        self.ledger.stage("export", [_sha256(last), dtype], path, make)
+        if self.recipe.data is not None:
+            asked = [_sha256(path), self.asked["data"]]
+            self._measure("exported", asked, lambda: evaluate(path, device=self.device, progress=self.progress))
+        return account_of_file(path)
+
+    def _evaluate_dense(self) -> Metrics:
+        return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
+
+    def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:
+        self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
+
+
+def _bare(layer: PlannedLayer) -> PlannedLayer:
+    """The layer as it is before conversion."""
+    if layer.method is None:
+        return layer
+    return dataclasses.replace(layer, method=None, config={}, seed=None, remark=None, macs=layer.dense_macs)
+
+
+def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:
+    """Train, from where an interrupted run of the same inputs stopped if there is one; drop its state at the end."""
+    state = folder / "last.pt"
+    try:
+        try:
+            result = go(state.exists())
+        except ResumeError:
+            result = go(False)
+    except Interrupted as stop:
+        raise Interrupted(stop.number, stop.place, "the same command goes on from there") from None
+    state.unlink(missing_ok=True)
+    return result

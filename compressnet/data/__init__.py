@@ -1,0 +1,1 @@
+"""Data sets by name, cut into train, val (the part to choose by) and test."""

@@ -1,0 +1,75 @@
+"""Batches of a part, in a given order, with errors that read well even from a worker process."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from compressnet.data.datasets import PartDataset
+from compressnet.errors import DataError
+
+
+class _Guarded(Dataset[Any]):
+    """Gives a DataError as an item: raised in a worker, PyTorch would bury its text in a traceback."""
+
+    def __init__(self, dataset: PartDataset) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
+        try:
+            return self._dataset[index]
+        except DataError as error:
+            return error
+
+
+def _collate(items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
+
+
+class Batches(DataLoader[Any]):
+    """A DataLoader of (images, labels) that raises the DataError of an image in the process that iterates."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
+
+
+def make_loader(
+    dataset: PartDataset,
+    batch_size: int,
+    workers: int,
+    *,
+    order: Sequence[int] | None = None,
+    device: torch.device | str,
+) -> DataLoader[Any]:
+    """Batches of float32 images (batch, channels, height, width) and int64 labels (batch,).
+
+    Args:
+        dataset: the part.
+        batch_size: images a batch; the last may have fewer.
+        workers: processes that load images; 0 loads them in this one.
+        order: indices to give, in this order; each once, in the data set's order, when None.
+        device: where the batches go; their memory is pinned for CUDA.
+
+    Raises:
+        DataError: a batch size below 1 or fewer than no workers; and while iterating, an unreadable image.
+    """
+    if batch_size < 1:
+        raise DataError(f"{batch_size} images make no batch", "data.batch_size", "give at least 1")
+    if workers < 0:
+        raise DataError(f"{workers} workers", "data.workers", "give 0 to load in the main process, or more")
+    return Batches(
+        _Guarded(dataset),
+        batch_size=batch_size,
+        sampler=range(len(dataset)) if order is None else order,
+        num_workers=workers,
+        collate_fn=_collate,
+        pin_memory=torch.device(device).type == "cuda",
+    )

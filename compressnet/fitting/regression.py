@@ -1,0 +1,59 @@
+"""Regression of a layer's outputs, for weights that are not linear in their parameters."""
+
+import torch
+from torch import Tensor
+
+from compressnet.structured import StructuredWeight
+
+
+def fit_(
+    weight: StructuredWeight,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    steps: int,
+    lr: float,
+    batch_size: int = 64,
+) -> None:
+    """Fit ``weight.matmul(inputs)`` to ``targets`` by Adam on the squared error, with a cosine learning rate.
+
+    The parameters that gave the least error over all samples, the initial ones included, are kept.
+
+    Args:
+        weight: fitted in place.
+        inputs: shape (samples, in).
+        targets: shape (samples, out).
+        steps: of the optimiser, one minibatch each.
+        lr: the learning rate at the first step.
+        batch_size: samples a step, which bounds the memory.
+    """
+    parameters = list(weight.parameters())
+    best = [p.detach().clone() for p in parameters]
+    least = squared_error(weight, inputs, targets, batch_size)
+    optimizer = torch.optim.Adam(parameters, lr=lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    scale = 1 / targets.square().mean().clamp(min=torch.finfo(targets.dtype).tiny)
+    batches = max(1, -(-len(inputs) // batch_size))
+    with torch.enable_grad():
+        for step in range(steps):
+            part = slice(step % batches * batch_size, (step % batches + 1) * batch_size)
+            optimizer.zero_grad()
+            loss = (weight.matmul(inputs[part]) - targets[part]).square().mean() * scale
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            if (step + 1) % batches == 0 or step + 1 == steps:
+                error = squared_error(weight, inputs, targets, batch_size)
+                if error < least:
+                    least, best = error, [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, best, strict=True):
+            parameter.copy_(value)
+            parameter.grad = None
+
+
+@torch.no_grad()
+def squared_error(weight: StructuredWeight, inputs: Tensor, targets: Tensor, batch_size: int = 64) -> float:
+    """The sum of squared differences between ``weight.matmul(inputs)`` and ``targets``."""
+    parts = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
+    return sum((weight.matmul(x) - t).square().sum().item() for x, t in parts)

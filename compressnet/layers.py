@@ -1,0 +1,84 @@
+"""Layers that are generic over their weight: they keep everything else of the layer they replace."""
+
+from typing import Self
+
+from torch import Tensor, nn
+
+from compressnet.structured import ConvGeometry, StructuredWeight
+
+
+class CompressedLayer(nn.Module):
+    """What both layers share: a structured weight, an optional bias, and ``weight`` as the dense tensor."""
+
+    def __init__(self, structured: StructuredWeight, bias: Tensor | None) -> None:
+        super().__init__()
+        self.structured = structured
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, for callers that pass it on to ``F.linear`` themselves (as Swin's attention does)."""
+        return self.structured.dense()
+
+
+class CompressedLinear(CompressedLayer):
+    """``nn.Linear`` over a structured weight of shape (out, in)."""
+
+    def __init__(self, structured: StructuredWeight, bias: Tensor | None = None) -> None:
+        super().__init__(structured, bias)
+        self.out_features, self.in_features = structured.shape
+
+    @classmethod
+    def like(cls, layer: nn.Linear, structured: StructuredWeight) -> Self:
+        """The layer that stands where ``layer`` stood; the bias is copied."""
+        return cls(structured, layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (…, in) to (…, out)."""
+        y = self.structured.matmul(x)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+
+class CompressedConv2d(CompressedLayer):
+    """``nn.Conv2d`` over a structured weight of shape (out, in / groups, kh, kw)."""
+
+    def __init__(self, structured: StructuredWeight, geometry: ConvGeometry, bias: Tensor | None = None) -> None:
+        super().__init__(structured, bias)
+        self.geometry = geometry
+        self.out_channels = structured.shape[0]
+        self.in_channels = structured.shape[1] * geometry.groups
+        self.kernel_size = tuple(structured.shape[2:])
+        self.stride, self.padding = geometry.stride, geometry.padding
+        self.dilation, self.groups = geometry.dilation, geometry.groups
+        self.padding_mode = geometry.padding_mode
+
+    @classmethod
+    def like(cls, layer: nn.Conv2d, structured: StructuredWeight) -> Self:
+        """The layer that stands where ``layer`` stood; the bias is copied."""
+        return cls(structured, ConvGeometry.of(layer), layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (N, in, H, W) to (N, out, H', W')."""
+        y = self.structured.conv2d(x, self.geometry)
+        return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+
+
+def freeze(model: nn.Module) -> None:
+    """Keep the dense weight of every compressed layer for inference."""
+    for module in model.modules():
+        if isinstance(module, StructuredWeight):
+            module.freeze()
+
+
+def unfreeze(model: nn.Module) -> None:
+    """Forget the kept dense weights."""
+    for module in model.modules():
+        if isinstance(module, StructuredWeight):
+            module.unfreeze()
+
+
+def remake_(model: nn.Module, device: str) -> None:
+    """Make the tables of every compressed layer on a device."""
+    for module in model.modules():
+        if isinstance(module, StructuredWeight):
+            module.remake_(device)

@@ -1,0 +1,1 @@
+"""Pure functions of integers and tensors; nothing here knows about layers."""

@@ -1,0 +1,213 @@
+"""The specified integer hash, and the bucket assignments built on it.
+
+Everything here is a pure function of integers: the same on every machine, device and library version, because files
+store no index tables and re-make them from a seed. ``docs/format.md`` is the specification, with golden vectors.
+
+The mixing function is Chris Wellons' ``triple32`` (https://nullprogram.com/blog/2018/07/31/, public domain) with a
+second key word added between its rounds; of his ``lowbias32``, nearby positions share a bucket too often. The balanced
+assignment is a keyed permutation of the positions of a tile, taken modulo the tile's number of buckets: every bucket is
+read by ⌊N/K⌋ or ⌈N/K⌉ positions.
+
+| letter | word |
+|---|---|
+| N | ``numel``, the number of positions |
+| K | ``buckets``, the number of stored values |
+| h(i, j) | bucket of a position |
+| ξ(i, j) | sign of a position |
+"""
+
+import hashlib
+import math
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Hashing = Literal["balanced", "independent"]
+UInts = NDArray[np.uint32]
+
+TILE = 1 << 20
+ROUNDS = 8  # with fewer, pairs of positions of small tiles are measurably dependent
+_WORD = 0xFFFFFFFF
+_CHUNK = 1 << 16  # positions hashed at a time: the working set stays in the second-level cache
+
+
+class Purpose(IntEnum):
+    """What a hash is for; one seed gives unrelated numbers for each."""
+
+    BUCKET = 1
+    SIGN = 2
+    PERMUTATION = 3
+    INITIAL = 4
+    ORDER = 5
+
+
+def mix(word: int, key: tuple[int, int] = (0, 0)) -> int:
+    """The 32-bit hash of one integer: the readable reference of :func:`hash_words`.
+
+    >>> hex(mix(1))
+    '0x42741d6'
+    """
+    word = (word ^ key[0]) & _WORD
+    word ^= word >> 17
+    word = (word * 0xED5AD4BB + key[1]) & _WORD
+    word ^= word >> 11
+    word = (word * 0xAC4C1B51) & _WORD
+    word ^= word >> 15
+    word = (word * 0x31848BAB) & _WORD
+    return word ^ (word >> 14)
+
+
+def derive(seed: int, *words: int) -> int:
+    """Fold words into a seed, one :func:`mix` each; the order of the words matters."""
+    state = mix(seed)
+    for word in words:
+        state = mix(word, (state, mix(state ^ 0x9E3779B9)))
+    return state
+
+
+def layer_seed(seed: int, name: str) -> int:
+    """The 32-bit seed of a layer: the first four bytes, little-endian, of SHA-256 of ``"<seed>:<name>"``."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
+
+
+def hash_words(words: UInts, seed: int, purpose: Purpose, stream: int = 0) -> UInts:
+    """Hash every word, in place and in cache-sized chunks.
+
+    Args:
+        words: uint32 of any length; overwritten.
+        seed: of the layer.
+        purpose: what for.
+        stream: a further key, such as a frequency band.
+
+    Returns:
+        ``words``.
+    """
+    low, high = derive(seed, purpose, stream, 0), derive(seed, purpose, stream, 1)
+    scratch = np.empty(min(_CHUNK, words.size), np.uint32)
+    for start in range(0, words.size, _CHUNK):
+        part = words[start : start + _CHUNK]
+        shifted = scratch[: part.size]
+        part ^= np.uint32(low)
+        _xorshift(part, 17, shifted)
+        part *= np.uint32(0xED5AD4BB)
+        part += np.uint32(high)
+        _xorshift(part, 11, shifted)
+        part *= np.uint32(0xAC4C1B51)
+        _xorshift(part, 15, shifted)
+        part *= np.uint32(0x31848BAB)
+        _xorshift(part, 14, shifted)
+    return words
+
+
+def _xorshift(part: UInts, bits: int, scratch: UInts) -> None:
+    np.right_shift(part, np.uint32(bits), out=scratch)
+    part ^= scratch
+
+
+def permutation(numel: int, seed: int, purpose: Purpose = Purpose.PERMUTATION, stream: int = 0) -> UInts:
+    """A keyed permutation of ``0 … numel − 1``, each entry computable on its own.
+
+    Rounds of odd multiplication, addition and xorshift are bijections modulo 2^bits; a value outside the range walks
+    on along its cycle until it is inside (cycle walking), which keeps the map a bijection.
+
+    >>> sorted(permutation(5, seed=1).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    values = np.arange(numel, dtype=np.uint32)
+    bits = max(1, (numel - 1).bit_length())
+    keys = [(derive(seed, purpose, stream, r, 0) | 1, derive(seed, purpose, stream, r, 1)) for r in range(ROUNDS)]
+    _permute(values, bits, keys)
+    outside = np.flatnonzero(values >= numel)
+    while outside.size:
+        walking = values[outside]
+        _permute(walking, bits, keys)
+        values[outside] = walking
+        outside = outside[walking >= numel]
+    return values
+
+
+def _permute(values: UInts, bits: int, keys: list[tuple[int, int]]) -> None:
+    mask = np.uint32((1 << bits) - 1)
+    shift = -(-bits // 3)
+    scratch = np.empty(min(_CHUNK, values.size), np.uint32)
+    for start in range(0, values.size, _CHUNK):
+        part = values[start : start + _CHUNK]
+        shifted = scratch[: part.size]
+        for multiply, add in keys:
+            part *= np.uint32(multiply)
+            part += np.uint32(add)
+            part &= mask
+            _xorshift(part, shift, shifted)
+
+
+def tiles(numel: int, buckets: int) -> list[tuple[int, int, int, int]]:
+    """How positions and buckets are cut into tiles: (first position, positions, first bucket, buckets) of each.
+
+    Tile t of T owns the buckets ⌊K t / T⌋ up to ⌊K (t + 1) / T⌋, and bucket k the positions ⌊N k / K⌋ up to
+    ⌊N (k + 1) / K⌋ (before they are permuted). T = ⌈K / max(1, ⌊2²⁰ K / N⌋)⌉, so that a tile has at most 2²⁰ positions,
+    or one bucket if that alone has more.
+    """
+    most = max(1, TILE * buckets // numel)
+    count = -(-buckets // most)
+    edges = [buckets * t // count for t in range(count + 1)]
+    starts = [numel * edge // buckets for edge in edges]
+    return [(starts[t], starts[t + 1] - starts[t], edges[t], edges[t + 1] - edges[t]) for t in range(count)]
+
+
+def bucket_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> UInts:
+    """The bucket of every position.
+
+    Args:
+        numel: positions N ≥ buckets.
+        buckets: K ≥ 1.
+        seed: of the layer.
+        stream: a further key, such as a frequency band.
+        hashing: ``balanced`` (a keyed permutation in tiles, modulo K: every bucket is read ⌊N/K⌋ or ⌈N/K⌉ times) or
+            ``independent`` (the papers': each position hashed by itself, e^(−N/K) of the buckets unread).
+
+    Returns:
+        uint32 of shape (numel,), each below ``buckets``.
+    """
+    if hashing == "independent":
+        indices = hash_words(np.arange(numel, dtype=np.uint32), seed, Purpose.BUCKET, stream)
+        for start in range(0, numel, _CHUNK):
+            part = indices[start : start + _CHUNK]
+            part[:] = part.astype(np.uint64) * np.uint64(buckets) >> np.uint64(32)
+        return indices
+    indices = np.empty(numel, np.uint32)
+    for tile, (start, positions, first, owned) in enumerate(tiles(numel, buckets)):
+        part = indices[start : start + positions]
+        part[:] = permutation(positions, derive(seed, stream, tile), Purpose.BUCKET)
+        part -= part // np.uint32(owned) * np.uint32(owned)
+        part += np.uint32(first)
+    return indices
+
+
+def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> torch.Tensor:
+    """The bucket and the sign of every position in one int32: ``2 · bucket + (1 if the sign is − else 0)``.
+
+    It indexes a table that holds every value followed by its negative, so that one gather gives signed weights.
+
+    Returns:
+        int32 of shape (numel,).
+    """
+    negative = hash_words(np.arange(numel, dtype=np.uint32), seed, Purpose.SIGN, stream)
+    negative >>= np.uint32(31)
+    indices = bucket_indices(numel, buckets, seed, stream, hashing)
+    indices <<= np.uint32(1)
+    indices |= negative
+    return torch.from_numpy(indices.view(np.int32))
+
+
+def uniform(numel: int, seed: int, purpose: Purpose = Purpose.INITIAL, stream: int = 0) -> torch.Tensor:
+    """Specified uniform numbers in the open interval (0, 1), as float64 of shape (numel,)."""
+    words = hash_words(np.arange(numel, dtype=np.uint32), seed, purpose, stream)
+    return torch.from_numpy((words.astype(np.float64) + 0.5) * 2.0**-32)
+
+
+def normal(numel: int, seed: int, purpose: Purpose = Purpose.INITIAL, stream: int = 0) -> torch.Tensor:
+    """Specified standard normal numbers, by the inverse distribution function, as float64 of shape (numel,)."""
+    return math.sqrt(2.0) * torch.erfinv(2.0 * uniform(numel, seed, purpose, stream) - 1.0)

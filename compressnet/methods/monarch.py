@@ -1,0 +1,188 @@
+"""Monarch: a fully connected weight as two block-diagonal factors with a transposition between.
+
+Tri Dao, Beidi Chen, Nimit Sohoni, Arjun Desai, Michael Poli, Jessica Grogan, Alexander Liu, Aniruddh Rao, Atri Rudra,
+Christopher Ré: Monarch: Expressive Structured Matrices for Efficient and Accurate Training, ICML 2022,
+https://arxiv.org/abs/2204.00595
+
+| paper | here |
+|---|---|
+| M = P L Pᵀ R, n = m² | the weight; out and in need not be equal, nor squares |
+| m | ``blocks`` b, of each factor |
+| R[k, j, i] | ``right[j, i']``, i' = input i of block k |
+| L[j, l, k] | ``left[o, k]``, o = l · b + j |
+| P | the stride b of the outputs that share j |
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressnet.structured import ConvGeometry, MethodConfig, StructuredWeight
+
+RIDGE = 1e-3  # of the mean of a Gram matrix's diagonal
+
+
+class MonarchConfig(MethodConfig):
+    """``monarch`` in a recipe.
+
+    Args:
+        blocks: of each factor; by default about the fourth root of out · in, the square root for a square weight.
+    """
+
+    blocks: int | None = Field(default=None, ge=1)
+
+
+class MonarchWeight(StructuredWeight):
+    """A weight of a fully connected layer, or 1×1 convolution, as P L Pᵀ R with block-diagonal L and R.
+
+    Inputs are cut into b blocks of ⌈in / b⌉ neighbours, outputs into b groups of every b-th one. The tile of an output
+    group and an input block is an outer product:
+
+        W[o, i] = left[o, i // ⌈in / b⌉] · right[o mod b, i]
+
+    Every tile has numbers of its own, so the least-squares projection is closed: the leading singular vectors of each.
+    Sizes that b does not divide are padded while computing; what is stored is not.
+
+    Stored: b · (out + in) floats, as many as a rank of b, for a weight of full rank.
+    Re-made: nothing.   Cost: two batched products, about b · (out + in) multiply–accumulates.
+
+    Source: Dao et al. 2022 (the definition, and the projection of square weights).
+
+    Example:
+        >>> weight = MonarchWeight((16, 20), MonarchConfig(blocks=4), seed=1)
+        >>> weight.numel, weight.to_dense().shape
+        (144, torch.Size([16, 20]))
+    """
+
+    name = "monarch"
+    Config = MonarchConfig
+    linear = False
+    exact_projection = True
+    runs = "product"
+    uses_inputs = True
+
+    @classmethod
+    def rejects(cls, shape: Sequence[int], config: Any) -> str | None:
+        """It holds matrices, in fewer numbers than they have, and every block is used."""
+        if len(shape) == 4 and tuple(shape[2:]) != (1, 1):
+            kernel = f"{shape[2]}×{shape[3]}"
+            return f"monarch holds fully connected layers and 1×1 convolutions, not {kernel} kernels; use freshnet"
+        outs, ins = shape[:2]
+        blocks = _blocks(shape, config)
+        if blocks > outs or not _every_block_is_used(ins, blocks):
+            return f"{blocks} blocks would leave some empty; {_fitting(shape, blocks)} would not"
+        if blocks * (outs + ins) >= outs * ins:
+            return (
+                f"its {blocks * (outs + ins):,} numbers would not be fewer than the {outs * ins:,} of the dense weight"
+            )
+        return None
+
+    @classmethod
+    def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
+        """Two batched products, padding included."""
+        blocks = _blocks(shape, config)
+        return blocks * blocks * (-(-shape[0] // blocks) - (-shape[1] // blocks))
+
+    def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
+        outs, ins = self.shape[:2]
+        self.blocks = _blocks(self.shape, self.config)
+        self.left = nn.Parameter(torch.zeros(outs, self.blocks, device=device, dtype=dtype))
+        self.right = nn.Parameter(torch.zeros(self.blocks, ins, device=device, dtype=dtype))
+
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """L as (group j, block k, output l) and R as (block k, input i, group j), padded by zeros."""
+        b = self.blocks
+        left = F.pad(self.left, (0, 0, 0, -len(self.left) % b)).view(-1, b, b)
+        right = F.pad(self.right, (0, -self.right.shape[1] % b)).view(b, b, -1)
+        return left.permute(1, 2, 0), right.permute(1, 2, 0)
+
+    def matmul(self, x: Tensor) -> Tensor:
+        """``x Wᵀ`` for x of shape (…, in), by two batched products."""
+        left, right = self._factors()
+        outs, ins = self.shape[:2]
+        rows = F.pad(x.reshape(-1, ins), (0, -ins % self.blocks)).view(-1, self.blocks, right.shape[1])
+        mixed = rows.transpose(0, 1) @ right
+        y = mixed.permute(2, 1, 0) @ left
+        return y.permute(1, 2, 0).reshape(len(rows), -1)[:, :outs].reshape(*x.shape[:-1], outs)
+
+    def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
+        """A 1×1 convolution is a product at every position; with groups, the dense weight is made."""
+        if geometry.groups > 1:
+            return geometry.convolve(x, self.to_dense())
+        return self.matmul(geometry.sample(x)).permute(0, 3, 1, 2)
+
+    def to_dense(self) -> Tensor:
+        """The dense weight: every tile's outer product."""
+        left, right = self._factors()
+        outs, ins = self.shape[:2]
+        tiles = torch.einsum("jkl,kij->ljki", left, right)
+        return tiles.reshape(-1, self.blocks * right.shape[1])[:outs, :ins].reshape(self.shape)
+
+    @torch.no_grad()
+    def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
+        """The nearest outer product to every tile; with inputs, nearest on them, and L fitted to the outputs.
+
+        Tiles of one output add up, so with inputs the tiles alone are no optimum; L given R is one, in closed form.
+
+        Args:
+            dense: shape ``shape``.
+            inputs: shape (samples, in).
+        """
+        b, (outs, ins) = self.blocks, self.shape[:2]
+        padded = F.pad(dense.flatten(1), (0, -ins % b, 0, -outs % b))
+        tiles = padded.view(-1, b, b, padded.shape[1] // b).permute(1, 2, 0, 3)
+        left, right = self.left.new_zeros(b, b, tiles.shape[2]), self.right.new_zeros(b, b, tiles.shape[3])
+        seen = (
+            None if inputs is None else F.pad(inputs.double(), (0, -ins % b)).view(len(inputs), b, -1).transpose(0, 1)
+        )
+        moments = None if seen is None else _ridged(seen.mT @ seen)
+        for group in range(b):
+            own = tiles[group].double()
+            u, v = _outer_product(own, moments)
+            if seen is not None:
+                features = torch.einsum("kni,ki->nk", seen, v)
+                missing = torch.einsum("kni,kli->nl", seen, own) - features @ u
+                u = u + torch.linalg.solve(_ridged(features.T @ features), features.T @ missing)
+            left[group], right[group] = u, v
+        self.left.copy_(left.permute(2, 0, 1).reshape(-1, b)[:outs])
+        self.right.copy_(right.reshape(b, -1)[:, :ins])
+        return self
+
+
+def _ridged(gram: Tensor) -> Tensor:
+    """Gram matrices with a little of the identity, so that directions no sample shows still count."""
+    mean = gram.diagonal(dim1=-2, dim2=-1).mean().clamp(min=torch.finfo(gram.dtype).tiny)
+    return gram + RIDGE * mean * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+
+
+def _outer_product(tiles: Tensor, moments: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The nearest u vᵀ of each matrix of a batch, on inputs of given second moments; both of the same norm."""
+    wide = moments is not None or tiles.shape[1] <= tiles.shape[2]
+    near = tiles if wide else tiles.mT
+    gram = near @ near.mT if moments is None else near @ moments @ near.mT
+    u = torch.linalg.eigh(gram)[1][:, :, -1:]
+    v = near.mT @ u
+    root = v.norm(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny).sqrt()
+    short, long = (u * root).squeeze(2), (v / root).squeeze(2)
+    return (short, long) if wide else (long, short)
+
+
+def _blocks(shape: Sequence[int], config: Any) -> int:
+    if config.blocks is not None:
+        return int(config.blocks)
+    root = min(round((shape[0] * shape[1]) ** 0.25), shape[0])
+    even = [b for b in range(-(-root // 2), 2 * root) if shape[0] % b == 0 and shape[1] % b == 0]
+    return min(even, key=lambda b: (max(b / root, root / b), b)) if even else _fitting(shape, root)
+
+
+def _fitting(shape: Sequence[int], blocks: int) -> int:
+    """The largest number of blocks up to a given one that are all used."""
+    return next(b for b in range(min(blocks, *shape[:2]), 0, -1) if _every_block_is_used(shape[1], b))
+
+
+def _every_block_is_used(ins: int, blocks: int) -> bool:
+    return (blocks - 1) * -(-ins // blocks) < ins

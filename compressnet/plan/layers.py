@@ -1,0 +1,148 @@
+"""Every weight a plan decides about, and what it decides."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+
+from compressnet.accounting import AUXILIARY
+from compressnet.errors import FileError, did_you_mean
+from compressnet.methods import BY_NAME
+from compressnet.structured import StructuredWeight
+
+LayerKind = Literal["conv2d", "linear", "attention"]
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One weight and its fate.
+
+    Args:
+        name: full module name; ``….in_proj`` for an attention's joint input projection.
+        kind: conv2d, linear or attention.
+        shape: of the dense weight.
+        groups: of a convolution.
+        method: by name, or None where the layer stays dense.
+        config: the method's recipe keys.
+        seed: of the layer's hashes.
+        remark: why it stays dense, or what a user should know.
+        dense_macs: multiply–accumulates of one image with the dense weight, where they are known.
+        macs: the same as executed.
+    """
+
+    name: str
+    kind: LayerKind
+    shape: tuple[int, ...]
+    groups: int = 1
+    method: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    remark: str | None = None
+    dense_macs: int | None = None
+    macs: int | None = None
+
+    @property
+    def dense_numel(self) -> int:
+        """How many numbers the dense weight has."""
+        return math.prod(self.shape)
+
+    @property
+    def parameter(self) -> str:
+        """The name of the dense weight in a state_dict."""
+        return f"{self.name}_weight" if self.name.endswith("in_proj") else f"{self.name}.weight"
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its stored tensors begin with."""
+        return f"{self.name}.structured." if self.method else self.parameter
+
+    @property
+    def auxiliary(self) -> bool:
+        """Whether it belongs to a head that never runs in evaluation."""
+        return self.remark == AUXILIARY
+
+    def build(self, device: str = "cpu") -> StructuredWeight:
+        """The structured weight, with its initial values; on ``meta`` only its shapes."""
+        if self.method is None or self.seed is None:
+            raise ValueError(f"{self.name} stays dense")
+        method = BY_NAME[self.method]
+        return method(self.shape, method.Config(**self.config), self.seed, device=device)
+
+    def numel(self) -> int:
+        """How many numbers are stored for it."""
+        return self.build("meta").numel if self.method else self.dense_numel
+
+    def to_json(self) -> dict[str, Any]:
+        """As it travels in a file: what is None, empty or usual is left out."""
+        usual = PlannedLayer(self.name, self.kind, self.shape)
+        items = {key: getattr(self, key) for key in self.__dataclass_fields__}
+        kept = {k: v for k, v in items.items() if k in ("name", "kind", "shape") or v != getattr(usual, k)}
+        return kept | {"shape": list(self.shape)} | ({"config": dict(self.config)} if self.config else {})
+
+    @classmethod
+    def from_json(cls, item: Mapping[str, Any], where: str) -> "PlannedLayer":
+        """As read from a file.
+
+        Raises:
+            FileError: it is not what this version writes.
+        """
+        try:
+            layer = cls(**{**item, "shape": tuple(int(side) for side in item["shape"])})
+            known = layer.kind in ("conv2d", "linear", "attention") and all(side > 0 for side in layer.shape)
+            counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
+            whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
+            if not (known and whole and isinstance(layer.name, str)):
+                raise ValueError
+            if layer.method is not None:
+                if layer.method not in BY_NAME:
+                    raise FileError(f"unknown method '{layer.method}'; {did_you_mean(layer.method, BY_NAME)}", where)
+                config = BY_NAME[layer.method].Config(**layer.config)
+                if layer.seed is None or BY_NAME[layer.method].rejects(layer.shape, config):
+                    raise ValueError
+        except (TypeError, KeyError, ValueError, AttributeError):
+            name = item.get("name", "a layer") if isinstance(item, Mapping) else "a layer"
+            raise FileError(f"its plan of {name} is damaged", where, "fetch it again") from None
+        return layer
+
+
+def candidates(model: nn.Module, macs: Mapping[str, int] | None = None) -> list[PlannedLayer]:
+    """Every convolution, fully connected layer and attention projection, dense, with the reason where it must stay so.
+
+    Args:
+        model: on any device.
+        macs: of each parameter that runs in evaluation; see :func:`compressnet.trace.parameter_macs`.
+    """
+    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
+            found.append(_planned(f"{name}.in_proj", "attention", module.in_proj_weight.shape, "in attention", macs))
+        elif isinstance(module, nn.Conv2d | nn.Linear) and name:
+            kind: LayerKind = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
+            reason = None
+            if type(module) not in (nn.Conv2d, nn.Linear):
+                reason = "in attention" if name.endswith("out_proj") else f"of its own type, {type(module).__name__}"
+            elif uses[id(module)] > 1:
+                reason = "shared by several places"
+            found.append(_planned(name, kind, module.weight.shape, reason, macs, getattr(module, "groups", 1)))
+    return found
+
+
+def _planned(
+    name: str,
+    kind: LayerKind,
+    shape: tuple[int, ...],
+    reason: str | None,
+    macs: Mapping[str, int] | None,
+    groups: int = 1,
+) -> PlannedLayer:
+    layer = PlannedLayer(name, kind, tuple(shape), groups, remark=reason)
+    if macs is None:
+        return layer
+    if layer.parameter not in macs:
+        return PlannedLayer(name, kind, tuple(shape), groups, remark=AUXILIARY)
+    count = macs[layer.parameter]
+    return PlannedLayer(name, kind, tuple(shape), groups, remark=reason, dense_macs=count, macs=count)

@@ -1,0 +1,208 @@
+"""From a draft of a recipe to a plan; every mistake that can be known without weights or data is raised here."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from compressnet.errors import CompressnetError, did_you_mean, listing
+from compressnet.maths.hashing import layer_seed
+from compressnet.methods import BY_NAME
+from compressnet.plan.layers import PlannedLayer, candidates
+from compressnet.plan.resolve import resolve_model
+from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
+from compressnet.recipe.schema import RULES
+from compressnet.trace import parameter_macs
+from compressnet.zoo import models
+from compressnet.zoo.models import ModelSpec
+from compressnet.zoo.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to which model.
+
+    Args:
+        recipe: it was made from.
+        layers: every weight, in module order.
+        spec: the dense model; None for a module of the caller's own.
+        preprocessing: of its images; None for a module of the caller's own.
+        dense_numel: numbers in the dense model's state, without heads that never run in evaluation.
+        auxiliary_numel: numbers of those heads.
+        classes: the names of the classes, where the weights know them.
+    """
+
+    recipe: Recipe
+    layers: tuple[PlannedLayer, ...]
+    spec: ModelSpec | None = None
+    preprocessing: Preprocessing | None = None
+    dense_numel: int = 0
+    auxiliary_numel: int = 0
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def numel(self) -> int:
+        """How many numbers the planned model stores, without heads that never run in evaluation."""
+        saved = sum(layer.dense_numel - layer.numel() for layer in self.layers if layer.method)
+        return self.dense_numel - saved
+
+
+def make_plan(draft: Draft) -> Plan:
+    """Resolve a recipe against the model it names.
+
+    Raises:
+        RecipeError: every mistake of the recipe, with its line.
+    """
+    resolved = resolve_model(draft)
+    if resolved is None:
+        raise _failed(draft)
+    spec, shape, classes = resolved
+    model = models.skeleton(spec)
+    try:
+        macs = parameter_macs(model, (1, shape.channels, shape.crop, shape.crop))
+    except (RuntimeError, AssertionError, ValueError):
+        draft.mistake(("data", "image_size"), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
+        raise _failed(draft) from None
+    layers = plan_layers(draft, candidates(model, macs))
+    run, idle = _count(model, macs, layers)
+    return Plan(draft.checked(), layers, spec, shape, run, idle, classes)
+
+
+def _failed(draft: Draft) -> CompressnetError:
+    try:
+        draft.checked()
+    except CompressnetError as error:
+        return error
+    raise AssertionError("a plan fails only for a mistake")
+
+
+def _count(model: nn.Module, macs: dict[str, int], layers: Sequence[PlannedLayer]) -> tuple[int, int]:
+    idle = {layer.name.rpartition(".")[0] or layer.name for layer in layers if layer.auxiliary}
+    heads = tuple(f"{name.split('.')[0]}." for name in idle)
+    state = model.state_dict()
+    auxiliary = sum(t.numel() for name, t in state.items() if name.startswith(heads)) if heads else 0
+    return sum(t.numel() for t in state.values()) - auxiliary, auxiliary
+
+
+def plan_layers(draft: Draft, layers: Sequence[PlannedLayer]) -> tuple[PlannedLayer, ...]:
+    """Give each layer the first rule that matches it; note every mistake in the draft, then raise them all.
+
+    Args:
+        draft: of the recipe; rules that are wrong in themselves are checked for their patterns only.
+        layers: the candidates of the model.
+
+    Raises:
+        RecipeError: every mistake, with its line.
+    """
+    fates = {layer.name: layer for layer in layers}
+    taken: set[str] = set()
+    for index, (match, rule) in enumerate(_rules(draft)):
+        matched = _matched(draft, index, match, layers)
+        if matched is None:
+            continue
+        eligible = [layer for layer in matched if _why_dense(layer, match, rule) is None]
+        for layer in matched:
+            reason = _why_dense(layer, match, rule)
+            if reason and layer.name not in taken:
+                fates[layer.name] = dataclasses.replace(layer, remark=reason)
+        if not eligible:
+            reasons = {_why_dense(layer, match, rule) for layer in matched}
+            draft.mistake(("layers", index, "match"), f"matches only what stays dense: {'; '.join(map(str, reasons))}")
+            continue
+        free = [layer for layer in eligible if layer.name not in taken]
+        if not free:
+            draft.mistake(("layers", index, "match"), "every layer it matches is taken by an earlier rule")
+        taken |= {layer.name for layer in free}
+        if rule is not None:
+            _assign(draft, index, rule, free, fates)
+    draft.checked()
+    return tuple(_with_reason(fates[layer.name]) for layer in layers)
+
+
+def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
+    if draft.recipe is not None:
+        yield from ((rule.match, rule) for rule in draft.recipe.rules)
+        return
+    raw = draft.raw.get("layers")
+    for item in raw if isinstance(raw, list) else ():
+        match = item.get("match") if isinstance(item, dict) else None
+        try:
+            rule = RULES[item["method"]].model_validate(item)
+            yield rule.match, rule
+        except (ValueError, KeyError, TypeError):
+            globs = match if isinstance(match, list) else [match]
+            valid = all(isinstance(glob, str) for glob in globs)
+            yield (tuple(globs) if valid else None), None
+
+
+def _matched(draft: Draft, index: int, match: Any, layers: Sequence[PlannedLayer]) -> list[PlannedLayer] | None:
+    if match is None:
+        return None
+    section = draft.raw.get("model")
+    model = section.get("name", "the model") if isinstance(section, dict) else "the model"
+    names = [layer.name for layer in layers]
+    key = ("layers", index, "match")
+    if isinstance(match, MatchSpec):
+        found = [layer for layer in layers if _fits(layer, match)]
+        if not found:
+            draft.mistake(key, f"matches no layer of {model}")
+        return found or None
+    globs = (match,) if isinstance(match, str) else match
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            near = did_you_mean(glob, names).replace("there are", "it has")
+            draft.mistake(key, f"'{glob}' matches no layer of {model}; {near}")
+    found = [layer for layer in layers if any(fnmatchcase(layer.name, glob) for glob in globs)]
+    return found or None
+
+
+def _fits(layer: PlannedLayer, match: MatchSpec) -> bool:
+    return (
+        fnmatchcase(layer.name, match.name)
+        and match.type in (None, layer.kind)
+        and (match.kernel is None or tuple(layer.shape[2:]) == match.kernel)
+        and layer.dense_numel >= match.min_numel
+    )
+
+
+def _why_dense(layer: PlannedLayer, match: Any, rule: Rule | None) -> str | None:
+    if layer.remark is not None:
+        return layer.remark
+    exact = layer.name in ((match,) if isinstance(match, str) else match if isinstance(match, tuple) else ())
+    if layer.groups > 1 and not exact and not (rule is not None and rule.grouped):
+        return f"{layer.groups} groups; `grouped: true` in the rule takes it"
+    return None
+
+
+def _assign(
+    draft: Draft, index: int, rule: Rule, layers: Sequence[PlannedLayer], fates: dict[str, PlannedLayer]
+) -> None:
+    method, config = BY_NAME[rule.method], rule.config
+    refused = []
+    for layer in layers:
+        reason = method.rejects(layer.shape, config)
+        if reason:
+            refused.append(f"{layer.name} {layer.shape}: {reason}")
+            continue
+        macs = layer.dense_macs
+        if macs is not None and method.runs == "product" and layer.groups == 1:
+            macs = macs // layer.dense_numel * method.macs_per_input(layer.shape, config)
+        fates[layer.name] = dataclasses.replace(
+            layer,
+            method=rule.method,
+            config=config.model_dump(),
+            seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
+            remark=method.remark(layer.shape, config),
+            macs=macs,
+        )
+    if refused:
+        draft.mistake(("layers", index, "method"), f"{rule.method} cannot hold {listing(refused, 4)}")
+
+
+def _with_reason(layer: PlannedLayer) -> PlannedLayer:
+    if layer.method is None and layer.remark is None:
+        return dataclasses.replace(layer, remark="no rule matches it")
+    return layer

@@ -1,0 +1,212 @@
+"""The keys of a recipe and what they may hold."""
+
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from compressnet.fitting.linear import RIDGE
+from compressnet.methods import BY_NAME, METHODS
+from compressnet.structured import MethodConfig
+
+DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
+
+
+class Section(BaseModel):
+    """Frozen, and nothing but its keys is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelSection(Section):
+    """Which dense model.
+
+    Args:
+        name: a torchvision classification model, or one of the papers' nets.
+        weights: a torchvision name (``IMAGENET1K_V1``), ``DEFAULT``, a path (.pth, .safetensors, a file of ours), or
+            null.
+        num_classes: by default the weights' own; another number makes the last layer anew.
+    """
+
+    name: str
+    weights: str | None = None
+    num_classes: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
+class DataSection(Section):
+    """Which images, and how they are prepared.
+
+    Args:
+        dataset: by name.
+        root: the folder it is in, or is downloaded to.
+        image_size: side of the square the model sees.
+        batch_size: images a step.
+        workers: processes that load images; 0 loads in the main process.
+        val_fraction: share of the training part held out to choose by, where the data set has no such part.
+        augment: of training images: none, flip, or crop (random resized crop and flip).
+        preset: torchvision weights whose preprocessing is used, such as ``SqueezeNet1_1_Weights.IMAGENET1K_V1``.
+        resize: shorter side before the crop.
+        crop: side of the centre crop.
+        interpolation: of the resize.
+        mean: subtracted, a channel each, from values in 0 … 1.
+        std: divided by.
+        num_classes: of the data set ``fake``.
+        samples: of each part of the data set ``fake``.
+    """
+
+    dataset: Literal[DATASETS]  # type: ignore[valid-type]
+    root: str | None = None
+    image_size: int | None = Field(default=None, ge=1, le=4096)
+    batch_size: int = Field(default=64, ge=1)
+    workers: int = Field(default=0, ge=0, le=256)
+    val_fraction: float = Field(default=0.1, gt=0, lt=1)
+    augment: Literal["none", "flip", "crop"] = "none"
+    preset: str | None = None
+    resize: int | None = Field(default=None, ge=1, le=4096)
+    crop: int | None = Field(default=None, ge=1, le=4096)
+    interpolation: Literal["nearest", "bilinear", "bicubic"] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    num_classes: int = Field(default=10, ge=1)
+    samples: int = Field(default=64, ge=1)
+
+
+class MatchSpec(Section):
+    """Layers by what they are.
+
+    Args:
+        name: a glob on the full module name.
+        type: conv2d or linear.
+        kernel: height and width.
+        min_numel: least number of weights.
+    """
+
+    name: str = "*"
+    type: Literal["conv2d", "linear"] | None = None
+    kernel: tuple[int, int] | None = None
+    min_numel: int = Field(default=0, ge=0)
+
+
+class Rule(Section):
+    """Which layers take which method; every method adds its own keys.
+
+    Args:
+        match: a glob on the full module name, a list of globs, or a ``MatchSpec``.
+        method: by name.
+        grouped: also take grouped and depthwise convolutions, which globs leave alone; an exact name always takes them.
+    """
+
+    match: str | tuple[str, ...] | MatchSpec
+    method: str
+    grouped: bool = False
+
+    @property
+    def config(self) -> MethodConfig:
+        """The method's own keys."""
+        config = BY_NAME[self.method].Config
+        return config(**{key: getattr(self, key) for key in config.model_fields})
+
+
+def _rule_of(method: Any) -> Any:
+    fields: Any = {"method": (Literal[method.name], ...)}
+    return create_model(f"{method.name}_rule", __base__=(Rule, method.Config), **fields)
+
+
+RULES: dict[str, type[Rule]] = {method.name: _rule_of(method) for method in METHODS}
+AnyRule: Any = Annotated[reduce(or_, RULES.values()), Field(discriminator="method")]
+
+
+class CalibrationSection(Section):
+    """Images whose activations ``convert`` fits layers to.
+
+    Args:
+        images: how many of the training part, without their labels.
+        ridge: how strongly fitted weights are drawn to the dense ones, relative to the mean square of their inputs.
+    """
+
+    images: int = Field(default=200, ge=1, le=1_000_000)
+    ridge: float = Field(default=RIDGE, ge=0, allow_inf_nan=False)
+
+
+class TrainSection(Section):
+    """How to train, dense or compressed: the same loop.
+
+    Args:
+        epochs: passes over the training part.
+        lr: the highest learning rate; it rises linearly over ``warmup_epochs`` and falls along a cosine.
+        optimizer: adamw or sgd.
+        momentum: of sgd.
+        weight_decay: of all parameters but biases and norm layers.
+        warmup_epochs: may be a fraction.
+        label_smoothing: of the cross-entropy.
+        clip_norm: largest gradient norm, or null.
+    """
+
+    epochs: int = Field(default=10, ge=0)
+    lr: float = Field(default=0.001, gt=0, allow_inf_nan=False)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class DistillSection(Section):
+    """How to learn from the dense model, which is that of ``model.weights``.
+
+    Args:
+        temperature: that both models' logits are divided by.
+        weight: of the dense model's word against the labels'.
+    """
+
+    temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=0.5, ge=0, le=1)
+
+
+class FinetuneSection(TrainSection):
+    """How to train the compressed model.
+
+    Args:
+        distill: learn from the dense model too, or null.
+    """
+
+    distill: DistillSection | None = None
+
+
+class ExportSection(Section):
+    """How numbers are stored in the exported file.
+
+    Args:
+        dtype: of the parameters; norm statistics stay float32.
+    """
+
+    dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+
+
+class Recipe(Section):
+    """Everything a run needs."""
+
+    model: ModelSection | None = None
+    data: DataSection | None = None
+    layers: tuple[AnyRule, ...] = ()
+    calibration: CalibrationSection | None = None
+    pretrain: TrainSection | None = None
+    finetune: FinetuneSection = FinetuneSection()
+    export: ExportSection = ExportSection()
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+
+    @model_validator(mode="after")
+    def _pretrain_needs_no_weights(self) -> "Recipe":
+        if self.pretrain and self.model and self.model.weights is not None:
+            raise ValueError(
+                "pretrain: trains a model without weights, but model.weights is "
+                f"'{self.model.weights}'; leave one of them out"
+            )
+        return self
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules of ``layers``, in order."""
+        return self.layers

@@ -1,0 +1,1 @@
+"""Training, dense or compressed: one visible loop and what it needs."""

@@ -1,0 +1,66 @@
+"""Accuracy and loss of a model on a part of a data set."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+
+from compressnet.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How a model does on a number of images.
+
+    Args:
+        count: images.
+        top1: per cent whose label is the most likely class.
+        top5: per cent whose label is among the five most likely classes (or all, where there are fewer).
+        loss: mean cross-entropy, in nats.
+    """
+
+    count: int
+    top1: float
+    top5: float
+    loss: float
+
+    def to_json(self) -> dict[str, float | int]:
+        """As written to files and printed by ``--json``."""
+        return asdict(self)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    loader: DataLoader,
+    device: torch.device,
+    *,
+    amp: bool = False,
+    progress: Progress = SILENT,
+    title: str = "evaluating",
+) -> Metrics:
+    """Evaluate a model; it is left in the mode it was in."""
+    was_training = model.training
+    model.eval()
+    top1 = top5 = count = 0
+    loss = 0.0
+    with progress.task(title, len(loader)) as advance:
+        for images, labels in loader:
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            with torch.autocast(device.type, enabled=amp):
+                logits = model(images)
+            logits = logits.float()
+            loss += F.cross_entropy(logits, labels, reduction="sum").item()
+            right = _ranked(logits) == labels[:, None]
+            top1 += int(right[:, 0].sum())
+            top5 += int(right.sum())
+            count += len(labels)
+            advance(1, top1=100 * top1 / count)
+    model.train(was_training)
+    return Metrics(count, 100 * top1 / count, 100 * top5 / count, loss / count)
+
+
+def _ranked(logits: Tensor) -> Tensor:
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices

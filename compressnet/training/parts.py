@@ -1,0 +1,108 @@
+"""The images a command works on: a part of the recipe's data, prepared for a model."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from compressnet.checkpoint import Description
+from compressnet.data.datasets import PartDataset, check_classes, open_part
+from compressnet.data.sources import Part
+from compressnet.errors import DataError, DeviceError, RecipeError, listing
+from compressnet.maths.hashing import Purpose, permutation
+from compressnet.plan import resolve_preprocessing
+from compressnet.recipe import DataSection, Recipe, read_recipe
+from compressnet.zoo.preprocessing import Preprocessing
+
+
+def need_data(recipe: Recipe, where: str) -> DataSection:
+    """The recipe's data section.
+
+    Raises:
+        DataError: it has none.
+    """
+    if recipe.data is None:
+        cure = "--set data.dataset=imagefolder --set data.root=PATH names the images"
+        raise DataError("its recipe has no data section", where, cure)
+    return recipe.data
+
+
+def recipe_of(description: Description, file: str | Path, overrides: Iterable[str]) -> Recipe:
+    """The recipe a file carries, with overrides of what is not fixed by the file.
+
+    Raises:
+        RecipeError: an override is wrong, or is of the model or its layers.
+    """
+    overrides = list(overrides)
+    for override in overrides:
+        if override.split("=")[0].split(".")[0] in ("model", "layers", "pretrain"):
+            raise RecipeError(
+                f"--set '{override}': {file} is converted already", cure="convert the recipe again with it"
+            )
+    draft = read_recipe(description.recipe, overrides)
+    draft.source = f"the recipe in {file}"
+    return draft.checked()
+
+
+def open_images(
+    recipe: Recipe,
+    base: Preprocessing,
+    part: Part,
+    num_classes: int,
+    where: str,
+    classes: Sequence[str] | None = None,
+) -> PartDataset:
+    """A part of the recipe's data, prepared for a model; training images are augmented as the recipe says.
+
+    Args:
+        recipe: names the data.
+        base: the model's own preprocessing.
+        part: train, val or test.
+        num_classes: of the model.
+        where: of the recipe, for errors.
+        classes: of the model, where their names are known; the data's labels must be theirs.
+
+    Raises:
+        DataError: the data is missing, empty, or its classes are not the model's.
+    """
+    data = need_data(recipe, where)
+    preprocessing = resolve_preprocessing(base, data, base.channels)
+    transform = preprocessing.transform(data.augment if part == "train" else "none")
+    dataset = open_part(data, part, transform, recipe.seed)
+    check_classes(dataset, num_classes)
+    if classes and len(dataset.classes) < num_classes and dataset.classes != list(classes[: len(dataset.classes)]):
+        raise DataError(
+            f"has {len(dataset.classes)} classes, the model {num_classes}; its labels would not be the model's",
+            str(data.root or data.dataset),
+            f"it needs a folder for every class: {listing(classes, 6)}",
+        )
+    return dataset
+
+
+def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:
+    """Some images of a part, chosen by a specified permutation: shape (at most count, C, H, W)."""
+    order = permutation(len(dataset), seed, Purpose.ORDER)[:count].tolist()
+    return torch.stack([dataset[index][0] for index in order])
+
+
+def find_device(name: str) -> torch.device:
+    """The device of a name: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"unknown device '{name}'", "--device", "there are auto, cpu, cuda and cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"unknown device '{name}'", "--device", "there are auto, cpu, cuda and cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DeviceError(
+            f"no such CUDA device; this machine has {torch.cuda.device_count()}",
+            f"--device {name}",
+            "--device cpu works",
+        )
+    return device

@@ -1,0 +1,168 @@
+"""A whole stage of training: from a model to a described file of its best epoch, with its test figures."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressnet.checkpoint import Description, load, save
+from compressnet.container import read_header
+from compressnet.data.loading import make_loader
+from compressnet.errors import FileError, TrainingError
+from compressnet.plan import resolve_preprocessing
+from compressnet.progress import SILENT, Progress
+from compressnet.recipe import Recipe, TrainSection
+from compressnet.training.distillation import Teacher
+from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.loop import Run, train
+from compressnet.training.parts import need_data, open_images
+from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage of training gave.
+
+    Args:
+        path: the file of the best epoch.
+        epochs: done.
+        best_epoch: by the val part; 0 is the model as it came.
+        before: on the val part, as it came.
+        best: on the val part, at the best epoch.
+        test: on the test part, evaluated once, with the best epoch's weights.
+        images: how many there are to train on, to choose by and to test on.
+    """
+
+    path: Path
+    epochs: int
+    best_epoch: int
+    before: Metrics
+    best: Metrics
+    test: Metrics
+    images: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``--json`` and the file's results."""
+        return dataclasses.asdict(self) | {"path": str(self.path)}
+
+
+def train_stage(
+    model: nn.Module,
+    description: Description,
+    recipe: Recipe,
+    settings: TrainSection,
+    path: Path,
+    *,
+    origin: str,
+    device: torch.device,
+    resume: bool = False,
+    force: bool = False,
+    teacher: Teacher | None = None,
+    progress: Progress = SILENT,
+) -> Trained:
+    """Train, keep the best epoch by the val part, evaluate it once on the test part.
+
+    Args:
+        model: to train, on the CPU.
+        description: of the file to write.
+        recipe: names the data.
+        settings: epochs, learning rate and the like.
+        path: of the file to write; ``metrics.jsonl`` and ``last.pt`` go beside it.
+        origin: what the training started from; a resumed run must have the same.
+        device: to train on.
+        resume: go on from ``last.pt``.
+        force: replace what is there.
+        teacher: the dense model to learn from, or None.
+        progress: is told.
+
+    Raises:
+        FileError: the file exists, and neither ``resume`` nor ``force`` is given.
+    """
+    spec, base = description.spec, description.preprocessing
+    if spec is None or base is None:
+        raise FileError("it holds a module that is not torchvision's", origin, "train it with your own loop")
+    if path.exists() and not (resume or force):
+        raise FileError("it exists already", str(path), "--resume goes on, --force starts anew")
+    data = need_data(recipe, origin)
+    parts = {
+        part: open_images(recipe, base, part, spec.num_classes, origin, description.classes)
+        for part in ("train", "val", "test")
+    }
+    if description.classes is None and len(parts["train"].classes) == spec.num_classes:
+        description = dataclasses.replace(description, classes=tuple(parts["train"].classes))
+
+    _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
+
+    def save_best(best: nn.Module, metrics: Metrics) -> None:
+        results = dict(description.results) | {"val": metrics.to_json()}
+        save(best, path, dataclasses.replace(description, results=results), force=True)
+
+    fingerprint = {
+        "origin": origin,
+        "settings": settings.model_dump(mode="json"),
+        "data": data.model_dump(mode="json", exclude={"workers"}),
+        "seed": recipe.seed,
+    }
+    run = Run(
+        settings,
+        parts["train"],
+        parts["val"],
+        path.parent,
+        save_best,
+        device,
+        data.batch_size,
+        data.workers,
+        recipe.seed,
+        fingerprint,
+        title="pretrain" if description.stage == "dense" else "finetune",
+        teacher=teacher,
+    )
+    if teacher is not None and data.augment == "none":
+        teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
+    standing = train(model, run, resume=resume, progress=progress)
+    best = load(path)
+    loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+    test = evaluate(best.to(device), loader, device, progress=progress, title="testing")
+    assert standing.before is not None
+    assert standing.best is not None
+    chosen = {key: value for key, value in standing.best.items() if key != "epoch"}
+    trained = Trained(
+        path,
+        standing.epoch,
+        int(standing.best["epoch"]),
+        Metrics(**standing.before),
+        Metrics(**chosen),
+        test,
+        {part: len(dataset) for part, dataset in parts.items()},
+    )
+    _add_results(path, trained)
+    return trained
+
+
+def _check_auxiliary(model: nn.Module, spec: ModelSpec, size: int) -> None:
+    """Auxiliary heads run in training only, and need larger images than the rest of the model."""
+    if not spec.options.get("aux_logits"):
+        return
+    ghost = copy.deepcopy(model).to("meta").train()
+    try:
+        ghost(torch.empty(2, 3, size, size, device="meta"))
+    except RuntimeError:
+        raise TrainingError(
+            f"{spec.name}'s auxiliary head cannot take images of {size}×{size}",
+            "data.image_size",
+            f"train it on images of {IMAGE_SIZES.get(spec.name, 224)} pixels",
+        ) from None
+
+
+def _add_results(path: Path, trained: Trained) -> None:
+    """Write what was measured into the file itself."""
+    described = Description.read(read_header(path))
+    figures = {key: value for key, value in trained.to_json().items() if key not in ("path", "best")}
+    results = dict(described.results) | {described.stage: figures | {"val": trained.best.to_json()}}
+    results.pop("val", None)
+    model = load(path, freeze=False, dtype=None)
+    save(model, path, dataclasses.replace(described, results=results), force=True)

@@ -1,0 +1,142 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+import compressnet
+from compressnet.errors import DataError, FileError, WeightsError
+from compressnet.plan import make_plan
+from compressnet.pretrained import dense_model
+from compressnet.progress import Progress
+from compressnet.recipe import read_recipe
+
+
+class Told(Progress):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_a_dry_run_prices_exactly_what_the_file_will_hold(lenet: dict[str, Any], tmp_path: Path) -> None:
+    priced = compressnet.convert(lenet, dry_run=True)
+    made = compressnet.convert(lenet, tmp_path / "a.safetensors")
+    assert (priced.numel, priced.dense_numel, priced.macs) == (made.numel, made.dense_numel, made.macs)
+    assert {row.name: row.numel for row in priced.rows if row.shape} == {
+        row.name: row.numel for row in made.rows if row.shape
+    }
+
+
+def test_a_dry_run_needs_neither_weights_nor_data() -> None:
+    recipe = {
+        "model": {"name": "alexnet", "weights": "IMAGENET1K_V1"},
+        "data": {"dataset": "imagefolder", "root": "nowhere"},
+        "layers": [{"match": "classifier.1", "method": "deepfried"}],
+    }
+    assert compressnet.convert(recipe, dry_run=True).numel < 30_000_000
+
+
+def test_the_projection_error_of_each_layer_is_reported(lenet: dict[str, Any], tmp_path: Path) -> None:
+    lenet["calibration"] = {}
+    account = compressnet.convert(lenet, tmp_path / "a.safetensors")
+    errors = {row.name: row.error for row in account.rows if row.method not in ("", "dense")}
+    assert errors.keys() == {"conv2", "fc1", "fc2"}
+    assert all(error is not None and error > 0 for error in errors.values())
+    outputs = {row.name: row.output_error for row in account.rows if row.output_error is not None}
+    assert outputs.keys() == errors.keys()
+    assert all(0 < error < 1 for error in outputs.values())
+
+
+def test_layers_are_calibrated_only_on_request(lenet: dict[str, Any], tmp_path: Path) -> None:
+    account = compressnet.convert(lenet, tmp_path / "a.safetensors")
+    assert all(row.output_error is None for row in account.rows)
+
+
+def test_calibration_needs_training_images(lenet: dict[str, Any], tmp_path: Path) -> None:
+    lenet["data"] = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere"), "image_size": 28}
+    lenet["calibration"] = {"images": 50}
+    with pytest.raises(DataError, match="--set calibration=null"):
+        compressnet.convert(lenet, tmp_path / "b.safetensors")
+    with pytest.raises(DataError, match="no data section"):
+        compressnet.convert(lenet | {"data": None}, tmp_path / "b.safetensors")
+
+
+def test_the_images_are_as_many_as_asked_for_and_of_the_training_part(lenet: dict[str, Any], tmp_path: Path) -> None:
+    lenet["calibration"] = {"images": 30, "ridge": 0.1}
+    lenet["data"] = lenet["data"] | {"augment": "crop"}
+    told = Told()
+    compressnet.convert(lenet, tmp_path / "a.safetensors", progress=told)
+    compressnet.convert(lenet, tmp_path / "b.safetensors")
+    assert any("30 training images" in note for note in told.notes)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_without_layers_the_model_is_kept_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = resnet18(num_classes=7).eval()
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    recipe = {"model": {"name": "resnet18", "weights": str(tmp_path / "model.pth")}, "layers": []}
+    compressnet.convert(recipe, tmp_path / "a.safetensors")
+    loaded = compressnet.load(tmp_path / "a.safetensors")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+
+
+def test_another_number_of_classes_makes_the_last_layer_anew_and_keeps_the_rest(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = resnet18(num_classes=7)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    section = {"name": "resnet18", "weights": str(tmp_path / "model.pth"), "num_classes": 3}
+    made = dense_model(make_plan(read_recipe({"model": section, "layers": []})))
+    assert made.fc.weight.shape == (3, 512)  # type: ignore[union-attr]
+    assert torch.equal(made.layer4[1].conv2.weight, model.layer4[1].conv2.weight)  # type: ignore[index, union-attr]
+
+
+def test_a_file_of_ours_is_weights_too(lenet: dict[str, Any], tmp_path: Path) -> None:
+    compressnet.convert(lenet, tmp_path / "a.safetensors")
+    section = {"name": "lenet5", "weights": str(tmp_path / "a.safetensors")}
+    again = dense_model(make_plan(read_recipe({"model": section, "layers": []})))
+    first = compressnet.load(tmp_path / "a.safetensors")
+    x = torch.randn(2, 1, 28, 28)
+    with torch.no_grad():
+        torch.testing.assert_close(again(x), first(x))
+
+
+def test_layers_that_fit_outputs_need_the_data_the_recipe_names(lenet: dict[str, Any], tmp_path: Path) -> None:
+    lenet["data"] = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere"), "image_size": 28}
+    with pytest.raises(DataError, match="--set data=null"):
+        compressnet.convert(lenet, tmp_path / "a.safetensors")
+    assert not (tmp_path / "a.safetensors").exists()
+    compressnet.convert(lenet, tmp_path / "a.safetensors", overrides=["data=null", "model.num_classes=10"])
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [("missing", "missing"), ("unexpected", "unexpected"), ("misshapen", "misshapen")],
+)
+def test_weights_that_do_not_fit_are_named(lenet: dict[str, Any], tmp_path: Path, change: str, expected: str) -> None:
+    state = dense_model(make_plan(read_recipe(lenet))).state_dict()
+    if change == "missing":
+        del state["conv2.bias"]
+    elif change == "unexpected":
+        state["conv3.bias"] = torch.zeros(3)
+    else:
+        state["conv2.weight"] = torch.zeros(3, 3)
+    torch.save(state, tmp_path / "bad.pth")
+    lenet["model"]["weights"] = str(tmp_path / "bad.pth")
+    del lenet["pretrain"]
+    with pytest.raises(WeightsError, match=rf"{expected}.*conv") as caught:
+        compressnet.convert(lenet, tmp_path / "a.safetensors")
+    assert "bad.pth" in str(caught.value)
+    assert not (tmp_path / "a.safetensors").exists()
+
+
+def test_an_output_must_be_named_unless_it_is_a_dry_run(lenet: dict[str, Any]) -> None:
+    with pytest.raises(FileError, match="-o FILE"):
+        compressnet.convert(lenet)

@@ -1,0 +1,28 @@
+"""Every torchvision classifier plans and, rewritten, keeps its output shape."""
+
+import pytest
+import torch
+
+from compressnet.plan import make_plan
+from compressnet.recipe import read_recipe
+from compressnet.rewrite import rewrite_
+from compressnet.zoo import models
+
+LAYERS = [{"match": {"min_numel": 512}, "method": "freshnet", "ratio": 8}]
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_it_plans_converts_and_keeps_its_output_shape(name: str) -> None:
+    size = {"lenet5": 28, "lenet_300_100": 28, "inception_v3": 299}.get(name, 224)
+    recipe = {"model": {"name": name, "num_classes": 12}, "layers": LAYERS}
+    plan = make_plan(read_recipe(recipe, ["data.dataset=fake", f"data.image_size={size}"]))
+    assert plan.spec is not None
+    model = rewrite_(models.skeleton(plan.spec), plan.layers).to("meta")
+    assert plan.preprocessing is not None
+    with torch.no_grad():
+        logits = model(torch.empty(2, plan.preprocessing.channels, size, size, device="meta"))
+    assert logits.shape == (2, 12)
+    rewritten = sum(layer.dense_numel for layer in plan.layers if layer.method)
+    assert rewritten > 0
+    assert plan.numel < plan.dense_numel
+    assert all(layer.method or layer.remark for layer in plan.layers)

@@ -1,0 +1,191 @@
+from typing import Any
+
+import pytest
+
+from compressnet.errors import RecipeError
+from compressnet.plan import Plan, make_plan
+from compressnet.plan.price import price
+from compressnet.recipe import read_recipe
+
+FAKE = {"dataset": "fake"}
+
+
+def planned(name: str, layers: list[dict[str, Any]], **model: Any) -> Plan:
+    recipe = {"model": {"name": name, **model}, "data": FAKE, "layers": layers}
+    return make_plan(read_recipe(recipe))
+
+
+def fates(plan: Plan) -> dict[str, str | None]:
+    return {layer.name: layer.method or layer.remark for layer in plan.layers}
+
+
+def mistakes(recipe: dict[str, Any]) -> str:
+    with pytest.raises(RecipeError) as caught:
+        make_plan(read_recipe(recipe))
+    return str(caught.value)
+
+
+def test_the_first_rule_that_matches_wins_and_the_rest_stays_dense() -> None:
+    plan = planned(
+        "resnet18",
+        [
+            {"match": "layer1.0.conv1", "method": "hashednet", "ratio": 2},
+            {"match": "layer1.*", "method": "freshnet", "ratio": 4},
+        ],
+    )
+    fate = fates(plan)
+    assert fate["layer1.0.conv1"] == "hashednet"
+    assert fate["layer1.0.conv2"] == "freshnet"
+    assert fate["layer2.0.conv1"] == "no rule matches it"
+
+
+def test_a_glob_does_not_reach_into_names_that_only_begin_alike() -> None:
+    plan = planned("densenet121", [{"match": "features.denseblock1.denselayer1.*", "method": "hashednet", "ratio": 2}])
+    assert {name for name, fate in fates(plan).items() if fate == "hashednet"} == {
+        "features.denseblock1.denselayer1.conv1",
+        "features.denseblock1.denselayer1.conv2",
+    }
+
+
+def test_layers_are_matched_by_what_they_are() -> None:
+    plan = planned(
+        "squeezenet1_1",
+        [{"match": {"type": "conv2d", "kernel": [3, 3], "min_numel": 2000}, "method": "freshnet", "ratio": 2}],
+    )
+    taken = [layer for layer in plan.layers if layer.method]
+    assert len(taken) == 8
+    assert all(layer.shape[2:] == (3, 3) for layer in taken)
+
+
+def test_grouped_convolutions_are_left_alone_unless_asked_for() -> None:
+    rule = {"match": "features.1.*", "method": "freshnet", "ratio": 2}
+    assert "32 groups" in str(fates(planned("mobilenet_v2", [rule]))["features.1.conv.0.0"])
+    assert fates(planned("mobilenet_v2", [{**rule, "grouped": True}]))["features.1.conv.0.0"] == "freshnet"
+    exact = {**rule, "match": "features.1.conv.0.0"}
+    assert fates(planned("mobilenet_v2", [exact]))["features.1.conv.0.0"] == "freshnet"
+
+
+@pytest.mark.parametrize(("name", "head"), [("googlenet", "aux1.fc1"), ("inception_v3", "AuxLogits.fc")])
+def test_auxiliary_heads_earn_no_credit(name: str, head: str) -> None:
+    plan = planned(name, [{"match": "*", "method": "freshnet", "ratio": 2}])
+    assert fates(plan)[head] == "never runs in evaluation"
+    assert plan.auxiliary_numel > 100_000
+    account = price(plan, "recipe")
+    assert [row.dense_numel for row in account.rows if row.name == "auxiliary heads"] == [0]
+
+
+def test_attention_says_why_it_stays_dense() -> None:
+    fate = fates(planned("vit_b_16", [{"match": "encoder.layers.*.mlp.*", "method": "hashednet", "ratio": 2}]))
+    assert fate["encoder.layers.encoder_layer_0.self_attention.in_proj"] == "in attention"
+    assert fate["encoder.layers.encoder_layer_0.self_attention.out_proj"] == "in attention"
+    assert fate["encoder.layers.encoder_layer_0.mlp.0"] == "hashednet"
+
+
+def test_swin_passes_its_attention_weights_on_and_still_counts_them() -> None:
+    plan = planned("swin_t", [{"match": "*.attn.qkv", "method": "hashednet", "ratio": 2}])
+    qkv = next(layer for layer in plan.layers if layer.name.endswith("attn.qkv"))
+    assert qkv.method == "hashednet"
+    assert qkv.macs is not None
+    assert qkv.macs > 0
+
+
+# weight products alone, in millions of multiply–accumulates at 224 pixels, as torchvision's weights state for all
+@pytest.mark.parametrize(
+    ("name", "giga"), [("alexnet", 0.714), ("resnet18", 1.814), ("resnet50", 4.089), ("vgg16", 15.470)]
+)
+def test_dense_macs_are_those_torchvision_states(name: str, giga: float) -> None:
+    macs = price(planned(name, []), "recipe").dense_macs
+    assert macs is not None
+    assert macs / 1e9 == pytest.approx(giga, abs=0.001)
+
+
+def test_what_runs_as_a_product_costs_what_the_product_costs() -> None:
+    plan = planned("alexnet", [{"match": "classifier.4", "method": "deepfried"}])
+    layer = next(layer for layer in plan.layers if layer.method)
+    assert layer.dense_macs == 4096 * 4096
+    assert layer.macs == 4096 * (2 * (16 + 16 + 16) + 3)
+
+
+def test_every_number_of_the_dense_model_is_counted_once() -> None:
+    account = price(planned("resnet18", [{"match": "layer4.*", "method": "freshnet", "ratio": 16}]), "recipe")
+    buffers = 2 * 4800 + 20
+    assert account.dense_numel == 11_689_512 + buffers
+    assert account.numel < account.dense_numel
+
+
+def test_each_layer_has_its_own_seed_and_the_recipes_seed_changes_them() -> None:
+    rule = [{"match": "layer1.*", "method": "freshnet", "ratio": 4}]
+    first = planned("resnet18", rule)
+    seeds = [layer.seed for layer in first.layers if layer.method]
+    assert len(set(seeds)) == len(seeds)
+    other = make_plan(read_recipe(first.recipe, ["seed=1"]))
+    assert not set(seeds) & {layer.seed for layer in other.layers if layer.method}
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    text = mistakes(
+        {
+            "model": {"name": "resnet18"},
+            "layers": [
+                {"match": "layer1.*", "method": "freshnet", "ration": 16},
+                {"match": "*", "method": "freshent", "ratio": 2},
+                {"match": "layer9.*", "method": "freshnet", "ratio": 2},
+            ],
+        }
+    )
+    assert "3 mistakes" in text
+    assert "layers[0].ration: unknown key; did you mean 'ratio'?" in text
+    assert "layers[1].method: unknown method 'freshent'; did you mean 'freshnet'?" in text
+    assert "layers[2].match: 'layer9.*' matches no layer of resnet18" in text
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ([{"match": "features.*", "method": "deepfried"}], "deepfried cannot hold features.0 (64, 3, 11, 11)"),
+        ([{"match": ["classifier.1", "clasifier.4"], "method": "deepfried"}], "did you mean 'classifier.4'"),
+        ([{"match": {"kernel": [7, 7]}, "method": "freshnet", "ratio": 2}], "matches no layer of alexnet"),
+        (
+            [
+                {"match": "*", "method": "freshnet", "ratio": 2},
+                {"match": "features.0", "method": "freshnet", "ratio": 2},
+            ],
+            "taken by an earlier rule",
+        ),
+        ([{"match": "features.1", "method": "freshnet", "ratio": 2}], "'features.1' matches no layer"),
+    ],
+)
+def test_a_rule_that_cannot_be_followed_is_a_mistake(layers: list[dict[str, Any]], expected: str) -> None:
+    assert expected in mistakes({"model": {"name": "alexnet"}, "layers": layers})
+
+
+def test_a_rule_that_matches_only_what_stays_dense_says_why() -> None:
+    rule = {"match": "*.self_attention.in_proj", "method": "hashednet", "ratio": 2}
+    assert "stays dense: in attention" in mistakes({"model": {"name": "vit_b_16"}, "layers": [rule]})
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        ({"name": "resnet81"}, "unknown model 'resnet81'; did you mean 'resnet18'?"),
+        ({"name": "alexnet", "weights": "IMAGENET1K_V9"}, "did you mean 'IMAGENET1K_V1'?"),
+        ({"name": "alexnet", "weights": "nowhere/alexnet.pth"}, "nowhere/alexnet.pth"),
+        ({"name": "alexnet", "num_classes": 0}, "model.num_classes"),
+        ({}, "model.name: the key is missing"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_mistake(model: dict[str, Any], expected: str) -> None:
+    assert expected in mistakes({"model": model, "layers": []})
+
+
+def test_images_the_model_cannot_take_are_a_mistake() -> None:
+    recipe = {"model": {"name": "alexnet"}, "data": {"dataset": "fake", "image_size": 16}, "layers": []}
+    assert "data.image_size: alexnet cannot take images of 16×16" in mistakes(recipe)
+
+
+def test_torchvisions_weights_bring_their_preprocessing_and_classes() -> None:
+    plan = make_plan(read_recipe({"model": {"name": "resnet50", "weights": "IMAGENET1K_V2"}}))
+    assert plan.preprocessing is not None
+    assert (plan.preprocessing.resize, plan.preprocessing.crop) == (232, 224)
+    assert plan.classes is not None
+    assert plan.classes[0] == "tench"

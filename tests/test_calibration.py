@@ -1,0 +1,147 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models import swin_t
+
+from compressnet.calibration import calibrate_
+from compressnet.layers import CompressedLayer
+from compressnet.plan import PlannedLayer, candidates, plan_layers
+from compressnet.recipe import read_recipe
+from compressnet.rewrite import project_
+
+
+class Backwards(nn.Module):
+    """Its layers run in another order than they are named, one of them twice, and one not at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(12, 5)
+        self.last = nn.Conv2d(12, 12, 1)
+        self.idle = nn.Linear(7, 7)
+        self.middle = nn.Conv2d(12, 12, 3, padding=1, groups=2, padding_mode="reflect")
+        self.first = nn.Conv2d(3, 12, 3, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.first(x)))
+        x = x + F.relu(self.middle(x))
+        x = self.last(F.relu(self.last(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def dense() -> nn.Module:
+    torch.manual_seed(0)
+    return Backwards().train()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(60, 3, 11, 11, generator=torch.Generator().manual_seed(1))
+
+
+def planned(module: nn.Module, **config: Any) -> tuple[PlannedLayer, ...]:
+    rule = {"match": "*", "grouped": True, "method": "hashednet", "ratio": 3} | config
+    return plan_layers(read_recipe({"layers": [rule]}), candidates(module))
+
+
+def outputs(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return copy.deepcopy(model).eval()(images)
+
+
+def test_layers_are_fitted_in_the_order_they_run(dense: nn.Module, images: Tensor) -> None:
+    order: list[str] = []
+    calibrate_(dense, planned(dense), images, on_layer=lambda layer, *errors: order.append(layer.name))
+    assert order == ["first", "middle", "last", "head", "idle"]
+
+
+def test_a_layer_that_images_do_not_reach_is_projected_by_its_weight(dense: nn.Module, images: Tensor) -> None:
+    alone = copy.deepcopy(dense)
+    project_(alone, planned(dense))
+    errors = calibrate_(dense, planned(dense), images)
+    assert errors["idle"][1] is None
+    assert torch.equal(dense.idle.weight, alone.idle.weight)  # type: ignore[union-attr]
+
+
+def test_the_model_comes_nearer_to_the_dense_one_than_by_its_weights_alone(dense: nn.Module, images: Tensor) -> None:
+    alone, expected = copy.deepcopy(dense), outputs(dense, images)
+    project_(alone, planned(dense))
+    calibrate_(dense, planned(dense), images)
+    wrong = (outputs(dense, images) - expected).norm()
+    assert wrong < 0.7 * (outputs(alone, images) - expected).norm()
+
+
+@pytest.mark.parametrize("name", ["first", "middle", "head"])
+def test_the_outputs_of_a_layer_are_never_worse_than_by_its_weight_alone(
+    dense: nn.Module, images: Tensor, name: str
+) -> None:
+    (layer,) = [layer for layer in planned(dense) if layer.name == name]
+    alone, seen = copy.deepcopy(dense), {}
+    project_(alone, [layer])
+    calibrated = copy.deepcopy(dense)
+    errors = calibrate_(calibrated, [layer], images)
+    for key, model in (("dense", dense), ("alone", alone), ("calibrated", calibrated)):
+        handle = model.get_submodule(name).register_forward_hook(
+            lambda module, args, output, key=key: seen.update({key: output})
+        )
+        with torch.no_grad():
+            model.eval()(images)
+        handle.remove()
+    error = {key: ((seen[key] - seen["dense"]).norm() / seen["dense"].norm()).item() for key in seen}
+    assert error["calibrated"] <= error["alone"]
+    assert errors[name][1] == pytest.approx(error["calibrated"], rel=1e-3)  # nothing before it is compressed
+
+
+def test_the_bias_makes_the_means_of_the_outputs_those_of_the_dense_layer(dense: nn.Module, images: Tensor) -> None:
+    expected = outputs(dense, images)
+    calibrate_(dense, planned(dense), images)
+    torch.testing.assert_close(outputs(dense, images).mean(0), expected.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_without_a_bias_gets_none_and_modes_are_kept(dense: nn.Module, images: Tensor) -> None:
+    calibrate_(dense, planned(dense), images)
+    assert dense.first.bias is None
+    assert dense.training
+    assert dense.first.training  # type: ignore[union-attr]
+    assert dense.norm.num_batches_tracked == 0  # type: ignore[union-attr]
+
+
+def test_in_chunks_it_gives_the_same(dense: nn.Module, images: Tensor) -> None:
+    chunked = copy.deepcopy(dense)
+    whole = calibrate_(dense, planned(dense), images)
+    again = calibrate_(chunked, planned(chunked), images, memory=1 << 18)
+    reached = whole.keys() - {"idle"}
+    assert [again[name][1] for name in reached] == [pytest.approx(whole[name][1], rel=0.01) for name in reached]
+    torch.testing.assert_close(outputs(chunked, images), outputs(dense, images), rtol=0.01, atol=0.01)
+
+
+def test_methods_that_are_not_linear_are_fitted_to_what_they_see(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 64, 1), nn.Flatten(), nn.Linear(64 * 81, 100))
+    rule = {"match": ["2", "4"], "method": "deepfried", "steps": 50}
+    layers = plan_layers(read_recipe({"layers": [rule]}), candidates(dense))
+    alone, expected = copy.deepcopy(dense), outputs(dense, images)
+    project_(alone, layers)
+    errors = calibrate_(dense, layers, images)
+    assert all(0 < error < 1 for pair in errors.values() for error in pair if error is not None)
+    wrong = (outputs(dense, images) - expected).norm()
+    assert wrong < (outputs(alone, images) - expected).norm()
+
+
+def test_weights_that_a_model_passes_on_itself_are_met_as_well() -> None:
+    torch.manual_seed(0)
+    model = swin_t(num_classes=10).eval()
+    rule = {"match": "features.1.0.*", "method": "hashednet", "ratio": 2}
+    layers = plan_layers(read_recipe({"layers": [rule]}), candidates(model))
+    order: list[str] = []
+    errors = calibrate_(
+        model, layers, torch.randn(4, 3, 64, 64), on_layer=lambda layer, *errors: order.append(layer.name)
+    )
+    assert [name.removeprefix("features.1.0.") for name in order] == ["attn.qkv", "attn.proj", "mlp.0", "mlp.3"]
+    assert all(output is not None for _, output in errors.values())
+    assert isinstance(model.get_submodule("features.1.0.attn.qkv"), CompressedLayer)

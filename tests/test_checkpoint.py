@@ -1,0 +1,204 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import compressnet
+from compressnet.container import KEY, read_header, seal
+from compressnet.errors import CompressnetError, FileError
+from compressnet.layers import CompressedLayer
+
+
+@pytest.fixture
+def converted(lenet: dict[str, Any], tmp_path: Path) -> Path:
+    del lenet["pretrain"]
+    compressnet.convert(lenet, tmp_path / "converted.safetensors", overrides=["data=null"])
+    return tmp_path / "converted.safetensors"
+
+
+def dense_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {n: m.weight.detach() for n, m in model.named_modules() if isinstance(m, CompressedLayer)}
+
+
+def rewrite_metadata(path: Path, change: Any) -> None:
+    """Write the file again with changed metadata and a digest that fits."""
+    meta = dict(read_header(path).meta)
+    change(meta)
+    meta["sha256"] = "0" * 64
+    save_file(load_file(path), path, {KEY: json.dumps(meta, separators=(",", ":"))})
+    seal(path)
+
+
+PRINT_WEIGHTS = """
+import sys, hashlib, torch, compressnet
+from compressnet.layers import CompressedLayer
+torch.set_num_threads(int(sys.argv[2]))
+model = compressnet.load(sys.argv[1])
+for name, module in model.named_modules():
+    if isinstance(module, CompressedLayer):
+        print(name, hashlib.sha256(module.weight.detach().numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_another_process_loads_bit_identical_dense_weights(converted: Path, threads: str) -> None:
+    import hashlib
+
+    here = [
+        f"{name} {hashlib.sha256(weight.numpy().tobytes()).hexdigest()}"
+        for name, weight in dense_weights(compressnet.load(converted)).items()
+    ]
+    there = subprocess.run(
+        [sys.executable, "-c", PRINT_WEIGHTS, str(converted), threads], capture_output=True, text=True, check=True
+    )
+    assert there.stdout.split("\n")[:-1] == here
+    assert len(here) == 3
+
+
+def test_two_conversions_of_one_recipe_give_the_same_bytes(lenet: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        compressnet.convert(lenet, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_loaded_model_is_ready_for_inference_or_training(converted: Path) -> None:
+    model = compressnet.load(converted)
+    assert not model.training
+    frozen = [m.structured._frozen is not None for m in model.modules() if isinstance(m, CompressedLayer)]
+    assert frozen == [True, False, True]  # deepfried runs as a product
+    fresh = compressnet.load(converted, freeze=False).train()
+    fresh(torch.randn(2, 1, 28, 28)).sum().backward()
+    assert all(p.grad is not None for p in fresh.parameters())
+
+
+def test_no_index_tables_are_stored(converted: Path) -> None:
+    assert all(span.dtype == "F32" for span in read_header(converted).spans.values())
+
+
+def test_a_file_says_what_it_is_with_one_metadata_entry(converted: Path) -> None:
+    header = read_header(converted)
+    assert header.meta["stage"] == "converted"
+    assert header.meta["model"]["name"] == "lenet5"
+    assert header.meta["versions"].keys() == {"compressnet", "torch", "torchvision"}
+    raw = json.loads(converted.read_bytes()[8 : header.nbytes])
+    assert list(raw["__metadata__"]) == ["compressnet"]
+
+
+@pytest.mark.parametrize("place", ["metadata", "tensor table", "payload"])
+def test_a_changed_byte_anywhere_is_noticed(converted: Path, place: str) -> None:
+    data = bytearray(converted.read_bytes())
+    nbytes = read_header(converted).nbytes
+    if place == "payload":
+        data[nbytes + 100] ^= 1
+    else:
+        old, new = {
+            "metadata": (b"deepfried", b"deepfrIed"),
+            "tensor table": (b"conv1.bias", b"conv1.bIas"),
+        }[place]
+        assert old in data
+        data = data.replace(old, new, 1)
+    converted.write_bytes(data)
+    with pytest.raises(CompressnetError):
+        compressnet.load(converted)
+
+
+def test_a_changed_payload_is_named_as_such(converted: Path) -> None:
+    data = bytearray(converted.read_bytes())
+    data[-1] ^= 1
+    converted.write_bytes(data)
+    with pytest.raises(FileError, match="SHA-256 does not match"):
+        compressnet.load(converted)
+
+
+@pytest.mark.parametrize("kept", [0, 5, 500, -1])
+def test_a_truncated_file_is_refused(converted: Path, kept: int) -> None:
+    converted.write_bytes(converted.read_bytes()[:kept])
+    with pytest.raises(FileError, match="truncated"):
+        compressnet.load(converted)
+
+
+def test_a_longer_file_is_refused(converted: Path) -> None:
+    converted.write_bytes(converted.read_bytes() + b"x")
+    with pytest.raises(FileError, match="longer than it says"):
+        compressnet.load(converted)
+
+
+def test_a_newer_format_is_refused_with_the_cure(converted: Path) -> None:
+    data = converted.read_bytes()
+    converted.write_bytes(data.replace(b'{\\"format\\":0', b'{\\"format\\":9', 1))
+    with pytest.raises(FileError, match=r"format version 9.*\n.*pip install --upgrade"):
+        compressnet.load(converted)
+
+
+def test_foreign_files_are_told_apart(tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
+    torch.save({"a": torch.zeros(2)}, tmp_path / "pickle.pth")
+    (tmp_path / "text.txt").write_text("a text that is long enough to be read as a header")
+    for name, kind in [
+        ("plain.safetensors", "one of compressnet's"),
+        ("pickle.pth", "PyTorch pickle"),
+        ("text.txt", "safetensors"),
+    ]:
+        with pytest.raises(FileError, match=kind):
+            compressnet.load(tmp_path / name)
+
+
+def huge_classes(meta: dict[str, Any]) -> None:
+    meta["model"]["num_classes"] = 10**9
+
+
+def unknown_model(meta: dict[str, Any]) -> None:
+    meta["model"]["name"] = "os.system"
+
+
+def huge_layer(meta: dict[str, Any]) -> None:
+    meta["plan"][2]["shape"] = [10**6, 10**6]
+
+
+def unknown_layer(meta: dict[str, Any]) -> None:
+    meta["plan"][2]["name"] = "fc9"
+
+
+def unknown_method(meta: dict[str, Any]) -> None:
+    meta["plan"][2]["method"] = "deepfrid"
+
+
+def wrong_ratio(meta: dict[str, Any]) -> None:
+    meta["plan"][1]["config"]["ratio"] = 2
+
+
+def no_plan(meta: dict[str, Any]) -> None:
+    del meta["plan"]
+
+
+@pytest.mark.parametrize(
+    "change", [huge_classes, unknown_model, huge_layer, unknown_layer, unknown_method, wrong_ratio, no_plan]
+)
+def test_a_header_is_not_trusted(converted: Path, change: Any) -> None:
+    rewrite_metadata(converted, change)
+    with pytest.raises(FileError):
+        compressnet.load(converted)
+
+
+def test_a_file_that_is_there_is_not_overwritten_and_a_failure_leaves_nothing(converted: Path) -> None:
+    before = converted.read_bytes()
+    model = compressnet.load(converted)
+    with pytest.raises(FileError, match="exists already"):
+        compressnet.save(model, converted)
+    assert converted.read_bytes() == before
+    assert [path.name for path in converted.parent.iterdir()] == [converted.name]
+
+
+def test_a_loaded_model_saves_to_the_same_bytes(converted: Path, tmp_path: Path) -> None:
+    compressnet.save(compressnet.load(converted), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == converted.read_bytes()
+
+
+def test_others_may_read_a_file_as_any_other_new_file(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").write_text("")
+    assert converted.stat().st_mode == (tmp_path / "plain").stat().st_mode

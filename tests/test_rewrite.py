@@ -1,0 +1,110 @@
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressnet.layers import CompressedConv2d, CompressedLinear
+from compressnet.plan import PlannedLayer, candidates, plan_layers
+from compressnet.recipe import read_recipe
+from compressnet.rewrite import project_, relative_error, rewrite_, sample_inputs
+
+
+def model() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 32, 1, stride=2), nn.Flatten(), nn.Linear(32 * 16, 40)
+    ).eval()
+
+
+def planned(module: nn.Module, *rules: dict[str, Any]) -> tuple[PlannedLayer, ...]:
+    return plan_layers(read_recipe({"layers": list(rules)}), candidates(module))
+
+
+RULES: list[dict[str, Any]] = [
+    {"match": "0", "method": "freshnet", "ratio": 1},
+    {"match": "2", "method": "hashednet", "ratio": 1},
+]
+
+
+def test_a_lossless_projection_keeps_the_output() -> None:
+    dense = model()
+    x = torch.randn(2, 3, 8, 8)
+    expected = dense(x)
+    compressed = copy.deepcopy(dense)
+    errors = project_(compressed, planned(dense, *RULES))
+    assert isinstance(compressed[0], CompressedConv2d)
+    assert isinstance(compressed[2], CompressedConv2d)
+    torch.testing.assert_close(compressed(x), expected, rtol=1e-4, atol=1e-5)
+    assert max(error for error, _ in errors.values()) < 1e-5
+
+
+def test_rewriting_on_meta_computes_nothing_and_gives_the_shapes() -> None:
+    dense = model()
+    layers = planned(dense, {"match": "4", "method": "deepfried"})
+    ghost = rewrite_(copy.deepcopy(dense).to("meta"), layers)
+    assert isinstance(ghost[4], CompressedLinear)
+    assert all(t.is_meta for t in ghost.state_dict().values())
+    project_(dense, layers)
+    shapes = {name: t.shape for name, t in dense.state_dict().items()}
+    assert {name: t.shape for name, t in ghost.state_dict().items()} == shapes
+
+
+def test_the_mode_of_a_layer_is_kept() -> None:
+    dense = model().train()
+    project_(dense, planned(dense, *RULES))
+    assert dense[0].training
+
+
+def test_inputs_are_sampled_from_what_a_layer_sees() -> None:
+    dense = model()
+    layers = planned(dense, {"match": "2", "method": "deepfried"}, {"match": "4", "method": "deepfried"})
+    seen = sample_inputs(dense, layers, torch.randn(40, 3, 8, 8), samples=100)
+    assert seen["2"].shape == (100, 8)
+    assert seen["4"].shape == (40, 512)
+    assert seen["2"].min() >= 0  # behind the ReLU
+
+
+def test_layers_with_a_closed_projection_are_not_sampled() -> None:
+    dense = model()
+    assert sample_inputs(dense, planned(dense, *RULES), torch.randn(4, 3, 8, 8)) == {}
+
+
+def test_convolutions_that_see_patches_are_projected_without_samples() -> None:
+    dense = nn.Sequential(nn.Conv2d(4, 32, 3, padding=1), nn.Conv2d(32, 32, 1, groups=2)).eval()
+    layers = planned(
+        dense, {"match": "0", "method": "lowrank", "rank": 6}, {"match": "1", "method": "lowrank", "rank": 8}
+    )
+    seen = sample_inputs(dense, layers, torch.randn(4, 4, 8, 8))
+    assert seen == {}
+    weight = layers[0].build()
+    errors = project_(copy.deepcopy(dense), layers, seen)
+    weight.project_(dense[0].weight.detach())
+    expected = (weight.to_dense() - dense[0].weight).norm() / dense[0].weight.norm()
+    torch.testing.assert_close(torch.tensor(errors["0"][0]), expected.detach())
+
+
+def test_fitting_on_what_the_layer_sees_beats_fitting_on_noise() -> None:
+    dense = model()
+    layers = planned(dense, {"match": "4", "method": "deepfried"})
+    inputs = sample_inputs(dense, layers, torch.randn(200, 1, 1, 1) * torch.randn(1, 3, 8, 8))["4"]
+    errors = []
+    for given in (inputs, None):
+        weight = layers[-1].build()
+        weight.project_(dense[4].weight.detach(), given)
+        errors.append(relative_error(weight, dense[4].weight.detach(), inputs))
+    assert errors[0] < errors[1]
+
+
+def test_attention_is_listed_and_stays() -> None:
+    found = candidates(nn.Sequential(nn.MultiheadAttention(8, 2)))
+    assert [(layer.name, layer.remark) for layer in found] == [
+        ("0.in_proj", "in attention"),
+        ("0.out_proj", "in attention"),
+    ]
+
+
+def test_a_layer_shared_by_several_places_stays_dense() -> None:
+    shared = nn.Linear(8, 8)
+    (layer,) = candidates(nn.Sequential(shared, nn.ReLU(), shared))
+    assert layer.remark == "shared by several places"

@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import compressnet
+from compressnet.errors import DataError, FileError, ResumeError, TrainingError
+from compressnet.progress import Progress
+from compressnet.training.interrupt import Interrupted
+
+
+@pytest.fixture
+def converted(lenet: dict[str, Any], tmp_path: Path) -> Path:
+    compressnet.convert(lenet, tmp_path / "converted.safetensors")
+    return tmp_path / "converted.safetensors"
+
+
+class StopAfter(Progress):
+    """Sends this process a signal after some training steps."""
+
+    def __init__(self, steps: int, number: int) -> None:
+        self.steps, self.number = steps, number
+
+    def task(self, title: str, total: int | None = None) -> Any:
+        from contextlib import contextmanager
+
+        @contextmanager
+        def counting() -> Any:
+            def advance(steps: int = 1, **fields: Any) -> None:
+                if "images_per_s" in fields:
+                    self.steps -= 1
+                    if self.steps == 0:
+                        os.kill(os.getpid(), self.number)
+
+            yield advance
+
+        return counting()
+
+
+def test_training_lowers_the_loss_and_its_files_say_so(converted: Path, tmp_path: Path) -> None:
+    trained = compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.epochs=3"])
+    assert trained.best.loss < trained.before.loss
+    assert trained.images == {"train": 1293, "val": 144, "test": 360}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 1, 2, 3]
+    assert {"loss", "top1", "val", "images_per_s"} <= lines[1].keys()
+    assert (tmp_path / "out" / "last.pt").exists()
+    measured = compressnet.evaluate(tmp_path / "out" / "best.safetensors")
+    assert measured == trained.test
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_resumes_to_the_same_bits(
+    converted: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    compressnet.finetune(converted, tmp_path / "whole", overrides=["finetune.epochs=2"])
+    with pytest.raises(Interrupted, match="--resume") as caught:
+        compressnet.finetune(
+            converted, tmp_path / "parts", overrides=["finetune.epochs=2"], progress=StopAfter(27, number)
+        )
+    assert caught.value.exit_code == code
+    compressnet.finetune(converted, tmp_path / "parts", overrides=["finetune.epochs=2"], resume=True)
+    whole, parts = (torch.load(tmp_path / name / "last.pt", weights_only=True)["model"] for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    best = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("whole", "parts")]
+    assert best[0] == best[1]
+
+
+def test_another_recipe_cannot_be_resumed_and_what_differs_is_said(converted: Path, tmp_path: Path) -> None:
+    compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.epochs=1"])
+    with pytest.raises(ResumeError, match=r"settings was .*0\.002.* is .*0\.5"):
+        compressnet.finetune(
+            converted, tmp_path / "out", overrides=["finetune.epochs=1", "finetune.lr=0.5"], resume=True
+        )
+
+
+def test_there_must_be_something_to_resume(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(ResumeError, match="without --resume"):
+        compressnet.finetune(converted, tmp_path / "out", resume=True)
+
+
+def test_a_finished_run_is_not_overwritten(converted: Path, tmp_path: Path) -> None:
+    compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.epochs=1"])
+    with pytest.raises(FileError, match="--resume goes on"):
+        compressnet.finetune(converted, tmp_path / "out")
+
+
+@pytest.mark.filterwarnings("ignore:overflow")
+def test_a_loss_that_is_not_finite_stops_with_the_cure(converted: Path, tmp_path: Path) -> None:
+    overrides = ["finetune.epochs=2", "finetune.lr=1e18", "finetune.optimizer=sgd", "finetune.warmup_epochs=0"]
+    with pytest.raises(TrainingError, match=r"not finite.*\n.*lower finetune.lr"):
+        compressnet.finetune(converted, tmp_path / "out", overrides=overrides)
+    compressnet.load(tmp_path / "out" / "best.safetensors")
+
+
+def test_data_with_more_classes_than_the_model_is_refused(converted: Path, tmp_path: Path) -> None:
+    overrides = ["data.dataset=fake", "data.num_classes=11"]
+    with pytest.raises(DataError, match="11"):
+        compressnet.finetune(converted, tmp_path / "out", overrides=overrides)
+
+
+@pytest.mark.parametrize("name", ["googlenet", pytest.param("inception_v3", marks=pytest.mark.slow)])
+def test_models_with_auxiliary_heads_train_with_their_outputs(name: str, tmp_path: Path) -> None:
+    recipe = {
+        "model": {"name": name, "num_classes": 2},
+        "data": {
+            "dataset": "fake",
+            "num_classes": 2,
+            "samples": 6,
+            "batch_size": 4,
+            "image_size": 128 if name == "googlenet" else 299,
+        },
+        "layers": [{"match": {"kernel": [3, 3], "min_numel": 100_000}, "method": "freshnet", "ratio": 8}],
+        "finetune": {"epochs": 1},
+    }
+    compressnet.convert(recipe, tmp_path / "a.safetensors")
+    head = "aux1.fc2" if name == "googlenet" else "AuxLogits.fc"
+    before = compressnet.load(tmp_path / "a.safetensors").get_submodule(head).weight.clone()  # type: ignore[union-attr, operator]
+    compressnet.finetune(tmp_path / "a.safetensors", tmp_path / "out")
+    state = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["model"]
+    assert not torch.equal(state[f"{head}.weight"], before)
+
+
+@pytest.mark.parametrize("augment", ["none", "flip"])
+def test_a_model_learns_from_the_dense_one(lenet: dict[str, Any], tmp_path: Path, augment: str) -> None:
+    overrides = ["finetune.distill={weight: 1.0, temperature: 2}", f"data.augment={augment}", "finetune.epochs=1"]
+    result = compressnet.run(lenet, tmp_path / "out", overrides=overrides)
+    assert result.metrics["finetuned"].loss < 2.3
+
+
+def test_there_must_be_a_dense_model_to_learn_from(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="weights is null"):
+        compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.distill={}"])
+
+
+def test_images_too_small_for_an_auxiliary_head_are_refused_before_training(tmp_path: Path) -> None:
+    recipe = {
+        "model": {"name": "inception_v3", "num_classes": 2},
+        "data": {"dataset": "fake", "num_classes": 2, "samples": 6, "image_size": 96},
+        "layers": [],
+    }
+    compressnet.convert(recipe, tmp_path / "a.safetensors")
+    with pytest.raises(TrainingError, match="auxiliary head cannot take images of 96×96"):
+        compressnet.finetune(tmp_path / "a.safetensors", tmp_path / "out")
