@@ -6,7 +6,9 @@ from compressnet.zoo import papers
 from compressnet.zoo.models import IMAGE_SIZES
 
 
-@pytest.mark.parametrize(("name", "numel"), [("lenet5", 431_080), ("lenet_300_100", 266_610), ("freshnets_cnn", 1_180_000 + 40_960 + 554)])
+@pytest.mark.parametrize(
+    ("name", "numel"), [("lenet5", 431_080), ("lenet_300_100", 266_610), ("freshnets_cnn", 1_180_000 + 40_960 + 554)]
+)
 def test_a_net_has_the_papers_number_of_parameters(name, numel):
     model = models.get_model(name)
     assert sum(parameter.numel() for parameter in model.parameters()) == numel
