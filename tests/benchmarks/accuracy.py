@@ -1,10 +1,11 @@
 """What each method costs in accuracy, all of them in one run, as markdown tables.
 
-    COMPRESSNET_DATA=/path/to/data python tests/benchmarks/accuracy.py {scratch,lenet5} -o FOLDER [--epochs N] [--seeds N]
+    COMPRESSNET_DATA=/path/to/data python tests/benchmarks/accuracy.py scratch|lenet5 -o FOLDER [--epochs N] [--seeds N]
 
 ``scratch`` is FreshNets' central claim: its CNN, trained from a random start in every form, on 4,000 images of MNIST;
-1,000 others to choose the epoch by, the 10,000 test images evaluated once. ``lenet5`` converts one dense LeNet-5, trained
-in the same loop on 55,000 images of MNIST, into every form at about 1/16, and fine-tunes each with distillation.
+1,000 others to choose the epoch by, the 10,000 test images evaluated once. ``lenet5`` converts one dense LeNet-5,
+trained in the same loop on 55,000 images of MNIST, into every form at about 1/16, and fine-tunes each with
+distillation.
 
 What is done is kept in FOLDER, and not done again: the same command goes on where it was interrupted.
 """
