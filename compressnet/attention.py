@@ -83,7 +83,7 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As ``nn.MultiheadAttention``; ``is_causal`` is a hint that ``attn_mask`` needs no help of.
+        """As ``nn.MultiheadAttention``; the masks themselves are used, and ``is_causal`` as a word about one of them.
 
         Args:
             query: shape (L, N, embed_dim), (N, L, embed_dim) where ``batch_first``, or (L, embed_dim).
@@ -103,24 +103,16 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
         batched = query.dim() == 3
         batch_first = {id(x): self._batch_first(x) for x in (query, key, value)}
         q, k, v = self._project(*(batch_first[id(x)] for x in (query, key, value)))
-        mask = _mask(q, self.num_heads, attn_mask, key_padding_mask if batched else _row(key_padding_mask))
-        if self.bias_k is not None and self.bias_v is not None:
-            k, v = (torch.cat((x, row.expand(len(x), 1, -1)), 1) for x, row in ((k, self.bias_k), (v, self.bias_v)))
-        if self.add_zero_attn:
-            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+        k, v = self._lengthened(k, self.bias_k), self._lengthened(v, self.bias_v)
+        if key_padding_mask is not None and not batched:
+            key_padding_mask = key_padding_mask[None]
+        mask = _mask(q, self.num_heads, attn_mask, key_padding_mask)
         if mask is not None:
             mask = F.pad(mask, (0, k.shape[1] - mask.shape[-1]))
-        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
-        dropout = self.dropout if self.training else 0.0
-        weights = None
-        if need_weights:
-            scores = (q * self.head_dim**-0.5) @ k.mT
-            weights = F.dropout(torch.softmax(scores if mask is None else scores + mask, -1), dropout)
-            y = weights @ v
-            weights = weights.mean(1) if average_attn_weights else weights
-        else:
-            y = F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        y = self.out_proj(y.transpose(1, 2).flatten(2))
+        y, weights = self._attend(q, k, v, mask, need_weights)
+        y = self.out_proj(y)
+        if weights is not None and average_attn_weights:
+            weights = weights.mean(1)
         if not batched:
             return y[0], None if weights is None else weights[0]
         return (y if self.batch_first else y.transpose(0, 1)), weights
@@ -148,6 +140,24 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
         y = layer(x)
         return y if bias is None else y + bias.to(y.dtype)
 
+    def _lengthened(self, x: Tensor, row: Tensor | None) -> Tensor:
+        """Keys or values, with the rows behind them that ``add_bias_kv`` and ``add_zero_attn`` ask for."""
+        if row is not None:
+            x = torch.cat((x, row.expand(len(x), 1, -1)), 1)
+        return F.pad(x, (0, 0, 0, 1)) if self.add_zero_attn else x
+
+    def _attend(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, need_weights: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the heads give, side by side, and the weights of each where they are needed."""
+        q, k, v = (x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for x in (q, k, v))
+        dropout = self.dropout if self.training else 0.0
+        if not need_weights:
+            return F.scaled_dot_product_attention(q, k, v, mask, dropout).transpose(1, 2).flatten(2), None
+        scores = (q * self.head_dim**-0.5) @ k.mT
+        weights = F.dropout(torch.softmax(scores if mask is None else scores + mask, -1), dropout)
+        return (weights @ v).transpose(1, 2).flatten(2), weights
+
 
 @contextmanager
 def opened(model: nn.Module) -> Iterator[None]:
@@ -160,10 +170,6 @@ def opened(model: nn.Module) -> Iterator[None]:
     finally:
         for name, attention in closed.items():
             model.set_submodule(name, attention)
-
-
-def _row(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[None]
 
 
 def _mask(queries: Tensor, heads: int, attention: Tensor | None, padding: Tensor | None) -> Tensor | None:

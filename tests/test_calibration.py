@@ -221,6 +221,28 @@ def test_attention_with_its_batch_second_and_with_separate_projections_is_fitted
     assert (outputs(calibrated, images) - expected).norm() < (outputs(alone, images) - expected).norm()
 
 
+class Across(Crossing):
+    """Attention from one tensor to another of its own width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between = nn.MultiheadAttention(8, 2, kdim=8, vdim=8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(2).permute(2, 0, 1).repeat(1, 1, 3)[..., :8]
+        return self.between(self.within(pixels, pixels, pixels)[0], pixels, pixels)[0].transpose(0, 1)
+
+
+def test_a_joint_projection_of_several_tensors_is_projected_by_its_weight(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense = Across()
+    alone, layers = copy.deepcopy(dense), planned(dense)
+    project_(alone, layers)
+    errors = calibrate_(dense, layers, images[..., :5, :5])
+    assert [name for name, (_, output) in errors.items() if output is None] == ["between.in_proj"]
+    assert torch.equal(dense.between.in_proj_weight, alone.between.in_proj_weight)
+
+
 @pytest.mark.parametrize(
     "rule", [{"match": "features.1.*", "grouped": True}, {"match": "features.1.conv.0.0"}], ids=str
 )
