@@ -13,7 +13,7 @@ FLOORS = [
     {"accounting"},
     {"structured"},
     {"layers", "fitting", "trace"},
-    {"methods"},
+    {"methods", "attention"},
     {"recipe", "zoo"},
     {"plan"},
     {"rewrite", "data"},
