@@ -117,6 +117,8 @@ class StructuredWeight(nn.Module, ABC):
     """What a forward pass executes: a product with the dense weight, or the method's own."""
     uses_inputs: ClassVar[bool] = False
     """Whether ``project_`` is better for knowing what the layer sees."""
+    weight_decay: ClassVar[float | None] = None
+    """The weight decay of the parameters where a recipe says nothing else; None is that of the training section."""
 
     def __init__(
         self,

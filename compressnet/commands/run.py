@@ -223,7 +223,8 @@ def _bare(layer: PlannedLayer) -> PlannedLayer:
     """The layer as it is before conversion."""
     if layer.method is None:
         return layer
-    return dataclasses.replace(layer, method=None, config={}, seed=None, remark=None, macs=layer.dense_macs)
+    macs = layer.dense_macs
+    return PlannedLayer(layer.name, layer.kind, layer.shape, layer.groups, dense_macs=macs, macs=macs)
 
 
 def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class ACDCWeight(StructuredWeight):
     Re-made: the permutations, one int64 for each of (depth − 1) · width.
     Cost: 2 · depth cosine transforms by FFT, O(width log width) each; the dense matrix is never formed.
 
-    Source: Moczulski et al. 2016 (the structure, and the identity with noise to start from).
+    Source: Moczulski et al. 2016 (the structure, the identity with noise to start from, no weight decay).
 
     Example:
         >>> weight = ACDCWeight((10, 12), ACDCConfig(depth=2), seed=1)
@@ -70,6 +70,7 @@ class ACDCWeight(StructuredWeight):
     exact_projection = False
     runs = "product"
     uses_inputs = True
+    weight_decay = 0.0
 
     order: Tensor
 

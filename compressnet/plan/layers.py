@@ -31,6 +31,8 @@ class PlannedLayer:
         remark: why it stays dense, or what a user should know.
         dense_macs: multiply–accumulates of one image with the dense weight, where they are known.
         macs: the same as executed.
+        lr_scale: times the learning rate of its stored tensors; or a number for each that differs, by name.
+        weight_decay: of its stored tensors; None is that of the training section.
     """
 
     name: str
@@ -43,6 +45,8 @@ class PlannedLayer:
     remark: str | None = None
     dense_macs: int | None = None
     macs: int | None = None
+    lr_scale: float | Mapping[str, float] = 1.0
+    weight_decay: float | None = None
 
     @property
     def dense_numel(self) -> int:
@@ -95,6 +99,9 @@ class PlannedLayer:
             counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
             whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
             if not (known and whole and isinstance(layer.name, str)):
+                raise ValueError
+            scales = layer.lr_scale.values() if isinstance(layer.lr_scale, Mapping) else (layer.lr_scale,)
+            if not all(0 <= float(number) < math.inf for number in (*scales, layer.weight_decay or 0)):
                 raise ValueError
             if layer.method is not None:
                 if layer.method not in BY_NAME:

@@ -182,6 +182,7 @@ def _assign(
 ) -> None:
     method, config = BY_NAME[rule.method], rule.config
     refused = []
+    unknown: dict[str, str] = {}
     for layer in layers:
         reason = method.rejects(layer.shape, config)
         if reason:
@@ -197,7 +198,15 @@ def _assign(
             seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
             remark=method.remark(layer.shape, config),
             macs=macs,
+            lr_scale=rule.lr_scale,
+            weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,
         )
+        scaled = rule.lr_scale if isinstance(rule.lr_scale, dict) else {}
+        tensors = [name for name, _ in fates[layer.name].build("meta").named_parameters()]
+        for name in set(scaled) - set(tensors):
+            unknown.setdefault(name, did_you_mean(name, tensors))
+    for name, near in unknown.items():
+        draft.mistake(("layers", index, "lr_scale", name), f"{rule.method} trains no tensor '{name}'; {near}")
     if refused:
         draft.mistake(("layers", index, "method"), f"{rule.method} cannot hold {listing(refused, 4)}")
 

@@ -10,6 +10,7 @@ from compressnet.fitting.linear import RIDGE
 from compressnet.methods import BY_NAME, METHODS
 from compressnet.structured import MethodConfig
 
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
 
 
@@ -95,11 +96,15 @@ class Rule(Section):
         match: a glob on the full module name, a list of globs, or a ``MatchSpec``.
         method: by name.
         grouped: also take grouped and depthwise convolutions, which globs leave alone; an exact name always takes them.
+        lr_scale: times the learning rate, for what is stored in place of the weight; or a number for each tensor of it.
+        weight_decay: of what is stored in place of the weight; by default the method's own, else that of the section.
     """
 
     match: str | tuple[str, ...] | MatchSpec
     method: str
     grouped: bool = False
+    lr_scale: Scale | dict[str, Scale] = 1.0
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @property
     def config(self) -> MethodConfig:

@@ -15,6 +15,7 @@ from compressnet.recipe.schema import RULES, MatchSpec, Recipe
 Key = tuple[str | int, ...]
 
 MISSING = "the key is missing"
+MAPPINGS = {"match": "MatchSpec", "lr_scale": "dict["}  # keys that may hold a mapping, and how pydantic calls that case
 
 
 @dataclass(frozen=True)
@@ -184,11 +185,11 @@ def _note(draft: Draft, item: dict[str, Any]) -> None:
             Recipe.model_fields[location[0]].annotation if location and location[0] in Recipe.model_fields else None
         )
         section = next((c for c in _classes(annotation) if len(location) > 1), Recipe)
-    if location[:1] == ["layers"] and len(location) > 3 and location[2] == "match":
-        given = draft.raw["layers"][location[1]]["match"]
-        if isinstance(given, dict) != (location[3] == "MatchSpec"):
+    if location[:1] == ["layers"] and len(location) > 3 and location[2] in MAPPINGS:
+        given = draft.raw["layers"][location[1]][location[2]]
+        if isinstance(given, dict) != str(location[3]).startswith(MAPPINGS[location[2]]):
             return
-        section = MatchSpec
+        section = MatchSpec if location[2] == "match" else section
         del location[3]  # the branches of a union are pydantic's, not the user's
         if not isinstance(given, dict):
             location, item = location[:3], item | {"input": given}

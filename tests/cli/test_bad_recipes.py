@@ -47,6 +47,22 @@ def refused(*arguments: object) -> str:
             MODEL + "layers: [{match: conv2, method: deepfried}]\n",
             "layers[0].method: deepfried cannot hold conv2",
         ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: {spatail: 24}}]\n",
+            "line 2  layers[0].lr_scale.spatail: acdc trains no tensor 'spatail'; did you mean 'spatial'?",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: {spatial: -1}}]\n",
+            "line 2  layers[0].lr_scale.spatial: should be greater than or equal to 0, not -1",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: fast}]\n",
+            "line 2  layers[0].lr_scale: should be a valid number",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, weight_decay: -1}]\n",
+            "line 2  layers[0].weight_decay: should be greater than or equal to 0, not -1",
+        ),
         ("model: [\n", "not YAML"),
         ("just text\n", "not a recipe"),
         ("layers: []\n", "model: the key is missing"),
