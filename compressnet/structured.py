@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,17 @@ class MethodConfig(BaseModel):
     """A method's recipe keys: frozen, and nothing else is accepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """The keys that set how many numbers are stored. Where ``ratio`` is among them, exactly one of them is given."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        given = [key for key in self.sizes if getattr(self, key) is not None]
+        if "ratio" in self.sizes and len(given) != 1:
+            raise ValueError(
+                f"exactly one of {', '.join(self.sizes)} is to be given, not {' and '.join(given) or 'none'}"
+            )
+        return self
 
 
 @dataclass(frozen=True)

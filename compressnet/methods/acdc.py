@@ -36,6 +36,8 @@ class ACDCConfig(MethodConfig):
         steps: of the regression.
     """
 
+    sizes = ("depth",)
+
     depth: int = Field(default=4, ge=1, le=1000)
     init: Literal["fitted", "identity"] = "fitted"
     noise: float = Field(default=0.061, ge=0, le=10)

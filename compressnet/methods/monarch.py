@@ -33,6 +33,8 @@ class MonarchConfig(MethodConfig):
         blocks: of each factor; by default about the fourth root of out · in, the square root for a square weight.
     """
 
+    sizes = ("blocks",)
+
     blocks: int | None = Field(default=None, ge=1)
 
 

@@ -24,6 +24,8 @@ class PrunedConfig(MethodConfig):
         density: share of the entries that is kept, above 0 and at most 1.
     """
 
+    sizes = ("density",)
+
     density: float = Field(gt=0, le=1)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from compressnet.errors import CompressnetError, did_you_mean, listing
+from compressnet.errors import CompressnetError, PlanError, did_you_mean, listing
 from compressnet.maths.hashing import layer_seed
 from compressnet.methods import BY_NAME
+from compressnet.plan.budget import config_for
 from compressnet.plan.layers import PlannedLayer, candidates
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
@@ -180,11 +181,16 @@ def _why_dense(layer: PlannedLayer, match: Any, rule: Rule | None) -> str | None
 def _assign(
     draft: Draft, index: int, rule: Rule, layers: Sequence[PlannedLayer], fates: dict[str, PlannedLayer]
 ) -> None:
-    method, config = BY_NAME[rule.method], rule.config
+    method = BY_NAME[rule.method]
+    dtype = (draft.recipe or Recipe()).export.dtype
     refused = []
     unknown: dict[str, str] = {}
     for layer in layers:
-        reason = method.rejects(layer.shape, config)
+        try:
+            config = config_for(rule, layer, dtype)
+            reason = method.rejects(layer.shape, config)
+        except PlanError as error:
+            reason = str(error)
         if reason:
             refused.append(f"{layer.name} {layer.shape}: {reason}")
             continue

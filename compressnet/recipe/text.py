@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressnet.errors import RecipeError, did_you_mean
-from compressnet.recipe.schema import RULES, MatchSpec, Recipe
+from compressnet.recipe.schema import RULES, MatchSpec, Recipe, Rule
 
 Key = tuple[str | int, ...]
 
@@ -206,6 +206,9 @@ def _classes(annotation: Any) -> list[type[BaseModel]]:
 
 def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
+    if kind == "extra_forbidden" and key[-1] in ("numel", "nbytes") and issubclass(section, Rule):
+        sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
+        return f"unknown key; its size {f'is set by {sizes}' if sizes else 'follows from the shape alone'}"
     if kind == "extra_forbidden":
         return f"unknown key; {did_you_mean(str(key[-1]), section.model_fields)}"
     if kind == "union_tag_not_found":
