@@ -162,6 +162,12 @@ class StructuredWeight(nn.Module, ABC):
         return None
 
     @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MethodConfig:
+        """The keys that store nearest to 1/ratio of the dense numbers; the others have their defaults."""
+        config: Any = cls.Config
+        return config(ratio=ratio) if "ratio" in cls.Config.sizes else config()
+
+    @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Multiply–accumulates that one input vector (or one output position of a convolution) costs as executed."""
         return torch.Size(shape).numel()

@@ -89,6 +89,13 @@ class ACDCWeight(StructuredWeight):
         return None
 
     @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> ACDCConfig:
+        """The depth that comes nearest."""
+        outs, ins = shape[:2]
+        depth = round(((outs * ins / ratio - ins) / max(outs, ins) + 1) / 2)
+        return ACDCConfig(depth=min(max(depth, 1), 1000))
+
+    @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Two diagonals and two transforms a factor; a transform as n (log₂ n + 3), a radix-2 FFT and two twiddles."""
         width = max(shape[:2])

@@ -84,6 +84,14 @@ class MonarchWeight(StructuredWeight):
         return None
 
     @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MonarchConfig:
+        """The number of blocks that comes nearest, of those that leave none empty."""
+        outs, ins = shape[:2]
+        wanted = outs * ins / ratio / (outs + ins)
+        fitting = (blocks for blocks in range(1, outs + 1) if _every_block_is_used(ins, blocks))
+        return MonarchConfig(blocks=min(fitting, key=lambda blocks: abs(blocks - wanted)))
+
+    @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Two batched products, padding included."""
         blocks = _blocks(shape, config)

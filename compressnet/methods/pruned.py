@@ -66,6 +66,11 @@ class PrunedWeight(StructuredWeight):
             return f"its {kept:,} values and {nbytes:,} bytes of bitmap would not be fewer than {numel:,} numbers"
         return None
 
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> PrunedConfig:
+        """The values are 1/ratio of the entries; the bitmap comes on top."""
+        return PrunedConfig(density=1 / ratio)
+
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         kept = _kept(self.shape, self.config)
         self.values = nn.Parameter(torch.zeros(kept, device=device, dtype=dtype))

@@ -11,8 +11,9 @@ from torch import nn
 from compressnet.accounting import AUXILIARY
 from compressnet.errors import FileError, did_you_mean
 from compressnet.methods import BY_NAME
-from compressnet.structured import StructuredWeight
+from compressnet.structured import MethodConfig, StructuredWeight
 
+UNMATCHED = "no rule matches it"
 LayerKind = Literal["conv2d", "linear", "attention"]
 
 
@@ -74,6 +75,12 @@ class PlannedLayer:
             raise ValueError(f"{self.name} stays dense")
         method = BY_NAME[self.method]
         return method(self.shape, method.Config(**self.config), self.seed, device=device)
+
+    def macs_with(self, method: type[StructuredWeight], config: MethodConfig) -> int | None:
+        """Multiply–accumulates of one image as executed when a method holds it; grouped products are run dense."""
+        if self.dense_macs is None or method.runs == "dense" or self.groups > 1:
+            return self.dense_macs
+        return self.dense_macs // self.dense_numel * method.macs_per_input(self.shape, config)
 
     def numel(self) -> int:
         """How many numbers are stored for it."""

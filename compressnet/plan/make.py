@@ -12,7 +12,7 @@ from compressnet.errors import CompressnetError, PlanError, did_you_mean, listin
 from compressnet.maths.hashing import layer_seed
 from compressnet.methods import BY_NAME
 from compressnet.plan.budget import config_for
-from compressnet.plan.layers import PlannedLayer, candidates
+from compressnet.plan.layers import UNMATCHED, PlannedLayer, candidates
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
 from compressnet.recipe.schema import RULES
@@ -194,16 +194,13 @@ def _assign(
         if reason:
             refused.append(f"{layer.name} {layer.shape}: {reason}")
             continue
-        macs = layer.dense_macs
-        if macs is not None and method.runs == "product" and layer.groups == 1:
-            macs = macs // layer.dense_numel * method.macs_per_input(layer.shape, config)
         fates[layer.name] = dataclasses.replace(
             layer,
             method=rule.method,
             config=config.model_dump(),
             seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
             remark=method.remark(layer.shape, config),
-            macs=macs,
+            macs=layer.macs_with(method, config),
             lr_scale=rule.lr_scale,
             weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,
         )
@@ -219,5 +216,5 @@ def _assign(
 
 def _with_reason(layer: PlannedLayer) -> PlannedLayer:
     if layer.method is None and layer.remark is None:
-        return dataclasses.replace(layer, remark="no rule matches it")
+        return dataclasses.replace(layer, remark=UNMATCHED)
     return layer
