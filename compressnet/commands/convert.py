@@ -85,7 +85,8 @@ def _project_(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, tup
             advance(1, layer=layer.name, error=error, **known)
 
         if images is None or wanted is None:
-            return project_(model, plan.layers, inputs, done)
+            untrained = plan.recipe.model is not None and plan.recipe.model.weights is None
+            return project_(model, plan.layers, inputs, done, untrained=untrained)
         return calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
 
 

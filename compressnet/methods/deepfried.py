@@ -132,6 +132,11 @@ class DeepFriedWeight(StructuredWeight):
                 order[block] = torch.from_numpy(part.astype("int64")) + block * self.width
         self.register_buffer("order", order.view(-1), persistent=False)
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number: S takes it."""
+        self.scale.mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in), by fast transforms in the forward and the backward pass."""
         return self._features(x) * (self.scale * self.gain)
