@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,17 @@ class MethodConfig(BaseModel):
     """A method's recipe keys: frozen, and nothing else is accepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """The keys that set how many numbers are stored. Where ``ratio`` is among them, exactly one of them is given."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        given = [key for key in self.sizes if getattr(self, key) is not None]
+        if "ratio" in self.sizes and len(given) != 1:
+            raise ValueError(
+                f"exactly one of {', '.join(self.sizes)} is to be given, not {' and '.join(given) or 'none'}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,8 @@ class StructuredWeight(nn.Module, ABC):
     """What a forward pass executes: a product with the dense weight, or the method's own."""
     uses_inputs: ClassVar[bool] = False
     """Whether ``project_`` is better for knowing what the layer sees."""
+    weight_decay: ClassVar[float | None] = None
+    """The weight decay of the parameters where a recipe says nothing else; None is that of the training section."""
 
     def __init__(
         self,
@@ -147,6 +160,12 @@ class StructuredWeight(nn.Module, ABC):
     def remark(cls, shape: Sequence[int], config: Any) -> str | None:
         """What a user should know about this method at this shape, or None."""
         return None
+
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MethodConfig:
+        """The keys that store nearest to 1/ratio of the dense numbers; the others have their defaults."""
+        config: Any = cls.Config
+        return config(ratio=ratio) if "ratio" in cls.Config.sizes else config()
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:

@@ -176,7 +176,8 @@ class _Pipeline:
         def make() -> None:
             convert(self.recipe, path, force=True, progress=self.progress)
 
-        self.ledger.stage("convert", [*asked, origin], path, make)
+        configs = [dict(layer.config) for layer in self.plan.layers]  # a budget of bytes hangs on export.dtype
+        self.ledger.stage("convert", [*asked, origin, configs], path, make)
         return path
 
     def _finetune(self, converted: Path) -> Path:
@@ -223,7 +224,8 @@ def _bare(layer: PlannedLayer) -> PlannedLayer:
     """The layer as it is before conversion."""
     if layer.method is None:
         return layer
-    return dataclasses.replace(layer, method=None, config={}, seed=None, remark=None, macs=layer.dense_macs)
+    macs = layer.dense_macs
+    return PlannedLayer(layer.name, layer.kind, layer.shape, layer.groups, dense_macs=macs, macs=macs)
 
 
 def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:

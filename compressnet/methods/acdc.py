@@ -36,6 +36,8 @@ class ACDCConfig(MethodConfig):
         steps: of the regression.
     """
 
+    sizes = ("depth",)
+
     depth: int = Field(default=4, ge=1, le=1000)
     init: Literal["fitted", "identity"] = "fitted"
     noise: float = Field(default=0.061, ge=0, le=10)
@@ -56,7 +58,7 @@ class ACDCWeight(StructuredWeight):
     Re-made: the permutations, one int64 for each of (depth − 1) · width.
     Cost: 2 · depth cosine transforms by FFT, O(width log width) each; the dense matrix is never formed.
 
-    Source: Moczulski et al. 2016 (the structure, and the identity with noise to start from).
+    Source: Moczulski et al. 2016 (the structure, the identity with noise to start from, no weight decay).
 
     Example:
         >>> weight = ACDCWeight((10, 12), ACDCConfig(depth=2), seed=1)
@@ -70,6 +72,7 @@ class ACDCWeight(StructuredWeight):
     exact_projection = False
     runs = "product"
     uses_inputs = True
+    weight_decay = 0.0
 
     order: Tensor
 
@@ -84,6 +87,13 @@ class ACDCWeight(StructuredWeight):
         if stored >= outs * ins:
             return f"its {stored:,} numbers would not be fewer than the {outs * ins:,} of the dense weight"
         return None
+
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> ACDCConfig:
+        """The depth that comes nearest."""
+        outs, ins = shape[:2]
+        depth = round(((outs * ins / ratio - ins) / max(outs, ins) + 1) / 2)
+        return ACDCConfig(depth=min(max(depth, 1), 1000))
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:

@@ -30,6 +30,8 @@ class DropFreqConfig(MethodConfig):
         ratio: dense numbers per stored number, at least 1.
     """
 
+    sizes = ("ratio",)
+
     ratio: float = Field(ge=1, allow_inf_nan=False)
 
 

@@ -37,6 +37,8 @@ class FreshNetConfig(MethodConfig):
         hashing: ``balanced``, or ``independent`` as in the paper.
     """
 
+    sizes = ("ratio",)
+
     ratio: float = Field(ge=1, allow_inf_nan=False)
     alpha: float = Field(default=0.2, gt=0, le=100)
     beta: float = Field(default=2.5, gt=0, le=100)

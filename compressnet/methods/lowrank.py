@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,16 +35,11 @@ class LowRankConfig(MethodConfig):
         scheme: ``flat`` reads a convolution as the matrix out × (in·kh·kw).
     """
 
+    sizes = ("rank", "ratio")
+
     rank: int | None = Field(default=None, ge=1)
     ratio: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     scheme: Literal["flat"] = "flat"
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Self:
-        if (self.rank is None) == (self.ratio is None):
-            given = "neither is" if self.rank is None else "both are"
-            raise ValueError(f"lowrank takes exactly one of 'rank' and 'ratio', and {given} given")
-        return self
 
 
 class LowRankWeight(StructuredWeight):

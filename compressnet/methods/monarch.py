@@ -33,6 +33,8 @@ class MonarchConfig(MethodConfig):
         blocks: of each factor; by default about the fourth root of out · in, the square root for a square weight.
     """
 
+    sizes = ("blocks",)
+
     blocks: int | None = Field(default=None, ge=1)
 
 
@@ -80,6 +82,14 @@ class MonarchWeight(StructuredWeight):
                 f"its {blocks * (outs + ins):,} numbers would not be fewer than the {outs * ins:,} of the dense weight"
             )
         return None
+
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MonarchConfig:
+        """The number of blocks that comes nearest, of those that leave none empty."""
+        outs, ins = shape[:2]
+        wanted = outs * ins / ratio / (outs + ins)
+        fitting = (blocks for blocks in range(1, outs + 1) if _every_block_is_used(ins, blocks))
+        return MonarchConfig(blocks=min(fitting, key=lambda blocks: abs(blocks - wanted)))
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:

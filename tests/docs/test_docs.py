@@ -17,12 +17,12 @@ from compressnet.plan import make_plan
 from compressnet.recipe import Recipe, read_recipe
 from compressnet.recipe.schema import (
     DATASETS,
+    BudgetRule,
     CalibrationSection,
     DataSection,
     ExportSection,
     MatchSpec,
     ModelSection,
-    Rule,
     TrainSection,
 )
 from compressnet.zoo.weights import is_path
@@ -39,14 +39,19 @@ LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 SECTIONS: dict[str, type[BaseModel]] = {
     "## model": ModelSection,
     "## data": DataSection,
-    "## layers": Rule,
+    "## layers": BudgetRule,
     "## match": MatchSpec,
     "## calibration": CalibrationSection,
     "## pretrain and finetune": TrainSection,
     "## export": ExportSection,
     **{f"### {method.name}": method.Config for method in METHODS},
 }
-KEYS = [(heading, key) for heading, model in SECTIONS.items() for key in model.model_fields]
+KEYS = [
+    (heading, key)
+    for heading, model in SECTIONS.items()
+    for key in model.model_fields
+    if (heading, key) != ("## layers", "ratio")  # each method describes its own
+]
 
 
 def section(page: Path, heading: str) -> str:

@@ -95,5 +95,5 @@ def test_what_it_cannot_hold_is_refused_with_the_reason(shape: tuple[int, ...], 
 
 @pytest.mark.parametrize("keys", [{}, {"rank": 2, "ratio": 3}])
 def test_rank_and_ratio_exclude_each_other_and_one_is_needed(keys: dict) -> None:
-    with pytest.raises(ValueError, match="exactly one of 'rank' and 'ratio'"):
+    with pytest.raises(ValueError, match="exactly one of rank, ratio is to be given"):
         LowRankConfig(**keys)

@@ -1,9 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 
-from compressnet.errors import RecipeError
-from compressnet.plan import Plan, make_plan
+from compressnet.errors import FileError, RecipeError
+from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
 from compressnet.recipe import read_recipe
 
@@ -133,6 +134,36 @@ def test_each_layer_has_its_own_seed_and_the_recipes_seed_changes_them() -> None
     assert len(set(seeds)) == len(seeds)
     other = make_plan(read_recipe(first.recipe, ["seed=1"]))
     assert not set(seeds) & {layer.seed for layer in other.layers if layer.method}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ({"method": "hashednet", "ratio": 2}, {}),
+        ({"method": "hashednet", "ratio": 2, "lr_scale": 0.5}, {"lr_scale": 0.5}),
+        ({"method": "hashednet", "ratio": 2, "weight_decay": 0.1}, {"weight_decay": 0.1}),
+        ({"method": "acdc"}, {"weight_decay": 0.0}),
+        ({"method": "acdc", "weight_decay": 1e-6}, {"weight_decay": 1e-6}),
+        (
+            {"method": "acdc", "lr_scale": {"spatial": 24, "spectral": 12}},
+            {"lr_scale": {"spatial": 24, "spectral": 12}, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_how_a_layer_learns_travels_with_it(rule: dict[str, Any], kept: dict[str, Any]) -> None:
+    layer = next(layer for layer in planned("lenet5", [{"match": "fc1", **rule}]).layers if layer.method)
+    item = json.loads(json.dumps(layer.to_json()))
+    assert {key: item[key] for key in ("lr_scale", "weight_decay") if key in item} == kept
+    assert PlannedLayer.from_json(item, "file") == layer
+
+
+@pytest.mark.parametrize(
+    "damage", [{"lr_scale": -1}, {"lr_scale": "fast"}, {"lr_scale": {"spatial": None}}, {"weight_decay": -0.1}]
+)
+def test_a_damaged_plan_of_how_a_layer_learns_is_refused(damage: dict[str, Any]) -> None:
+    layer = next(layer for layer in planned("lenet5", [{"match": "fc1", "method": "acdc"}]).layers if layer.method)
+    with pytest.raises(FileError, match="its plan of fc1 is damaged"):
+        PlannedLayer.from_json(layer.to_json() | damage, "file")
 
 
 def test_every_mistake_is_named_at_once() -> None:
