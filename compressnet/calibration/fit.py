@@ -30,7 +30,7 @@ def fit_layer(
     else:
         weight.project_(dense)
     error = relative_error(weight, dense, inputs.flatten(0, 1))
-    if weight.runs == "dense" or layer.groups > 1:
+    if not weight.runs_product(layer.shape, layer.groups):
         made = weight.to_dense().view_as(matrix)
         bias = pairs.bias(made).float() if pairs.centred else None
         return weight, bias, (error, pairs.error(made, bias))

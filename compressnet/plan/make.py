@@ -188,7 +188,7 @@ def _assign(
             refused.append(f"{layer.name} {layer.shape}: {reason}")
             continue
         macs = layer.dense_macs
-        if macs is not None and method.runs == "product" and layer.groups == 1:
+        if macs is not None and method.runs_product(layer.shape, layer.groups):
             macs = macs // layer.dense_numel * method.macs_per_input(layer.shape, config)
         fates[layer.name] = dataclasses.replace(
             layer,
