@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressnet.fitting import fit_
+from compressnet.fitting.regression import LEARNING_RATE
 from compressnet.maths.hashing import normal
 from compressnet.structured import ConvGeometry, StructuredWeight
 
@@ -69,6 +70,11 @@ class FittedWeight(ProductWeight):
 
     exact_projection = False
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the regression's first step."""
+        return LEARNING_RATE
+
     @abstractmethod
     def draw_(self) -> None:
         """Set the parameters to the start, from the specified hash."""
@@ -98,6 +104,6 @@ class FittedWeight(ProductWeight):
         inputs = inputs.to(numbers)
         targets = F.linear(inputs, dense.detach().to(numbers).flatten(1))
         self.solve_(inputs, targets)
-        fit_(self, inputs, targets, steps=self.config.steps)
+        fit_(self, inputs, targets, steps=self.config.steps, lr=self.learning_rate)
         self.solve_(inputs, targets)
         return self

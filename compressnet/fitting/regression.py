@@ -21,7 +21,7 @@ def fit_(
 ) -> None:
     """Fit ``weight.matmul(inputs)`` to ``targets`` by Adam on the squared error, with a cosine learning rate.
 
-    The parameters that gave the least error over all samples, the initial ones included, are kept.
+    Where that did not lessen the error over all samples, the initial parameters are kept.
 
     Args:
         weight: fitted in place.
@@ -32,7 +32,7 @@ def fit_(
         batch_size: samples a step.
     """
     parameters = list(weight.parameters())
-    best = [p.detach().clone() for p in parameters]
+    initial = [p.detach().clone() for p in parameters]
     least = squared_error(weight, inputs, targets, batch_size)
     optimizer = torch.optim.Adam(parameters, lr=lr, betas=BETAS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -46,14 +46,12 @@ def fit_(
             loss.backward()
             optimizer.step()
             schedule.step()
-            if (step + 1) % batches == 0 or step + 1 == steps:
-                error = squared_error(weight, inputs, targets, batch_size)
-                if error < least:
-                    least, best = error, [p.detach().clone() for p in parameters]
     with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
+        worse = not squared_error(weight, inputs, targets, batch_size) < least  # not a number is worse
+        for parameter, value in zip(parameters, initial, strict=True):
             parameter.grad = None
+            if worse:
+                parameter.copy_(value)
 
 
 @torch.no_grad()
