@@ -31,7 +31,7 @@ def fit_layer(
         weight.project_(dense)
     error = relative_error(weight, dense, inputs.flatten(0, 1))
     if not weight.runs_product(layer.shape, layer.groups):
-        made = weight.to_dense().view_as(matrix)
+        made = weight.to_dense().reshape(matrix.shape)
         bias = pairs.bias(made).float() if pairs.centred else None
         return weight, bias, (error, pairs.error(made, bias))
     given = weight.matmul(inputs[:, 0])
