@@ -125,7 +125,7 @@ class StructuredWeight(nn.Module, ABC):
     exact_projection: ClassVar[bool]
     """Whether ``project_`` is the least-squares optimum in weight space."""
     runs: ClassVar[Literal["dense", "product"]]
-    """What a forward pass executes: a product with the dense weight, or the method's own."""
+    """What a forward pass executes: a product with the dense weight, or the method's own; see ``runs_product``."""
     uses_inputs: ClassVar[bool] = False
     """Whether ``project_`` is better for knowing what the layer sees."""
     weight_decay: ClassVar[float | None] = None
@@ -168,8 +168,13 @@ class StructuredWeight(nn.Module, ABC):
         return config(ratio=ratio) if "ratio" in cls.Config.sizes else config()
 
     @classmethod
+    def runs_product(cls, shape: Sequence[int], groups: int = 1) -> bool:
+        """Whether a layer of this shape is run as the method's own product, and not with the dense weight."""
+        return cls.runs == "product"
+
+    @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
-        """Multiply–accumulates that one input vector (or one output position of a convolution) costs as executed."""
+        """Multiply–accumulates of one product: with an input vector, or at one output position of a convolution."""
         return torch.Size(shape).numel()
 
     @abstractmethod
@@ -182,8 +187,8 @@ class StructuredWeight(nn.Module, ABC):
 
         Args:
             dense: shape ``shape``.
-            inputs: what the layer sees, shape (samples, in); methods that set ``uses_inputs`` bring their outputs on
-                it near to those of ``dense``. Others do not need it.
+            inputs: what the layer sees, shape (samples, in·kh·kw), patches of a convolution; methods that set
+                ``uses_inputs`` bring their outputs on it near to those of ``dense``. Others do not need it.
         """
 
     @torch.no_grad()
@@ -195,7 +200,7 @@ class StructuredWeight(nn.Module, ABC):
             parameter.mul_(factor)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """``x Wᵀ`` for x of shape (…, in)."""
+        """``x Wᵀ`` for x of shape (…, in), or of the patches (…, in·kh·kw) that a kernel sees."""
         return F.linear(x, self.dense().flatten(1))
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
@@ -218,7 +223,7 @@ class StructuredWeight(nn.Module, ABC):
 
     def freeze(self) -> None:
         """Keep the dense weight for inference, where a forward pass would make it; a product keeps nothing."""
-        if self.runs == "dense":
+        if not self.runs_product(self.shape):
             with torch.no_grad():
                 self._frozen = self.to_dense().detach()
 

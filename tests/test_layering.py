@@ -13,6 +13,7 @@ FLOORS = [
     {"accounting"},
     {"structured"},
     {"layers", "fitting", "trace"},
+    {"product"},
     {"methods", "attention"},
     {"recipe", "zoo"},
     {"plan"},

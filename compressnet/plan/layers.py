@@ -88,7 +88,7 @@ class PlannedLayer:
 
     def macs_with(self, method: type[StructuredWeight], config: MethodConfig) -> int | None:
         """Multiply–accumulates of one image as executed when a method holds it; grouped products are run dense."""
-        if self.dense_macs is None or method.runs == "dense" or self.groups > 1:
+        if self.dense_macs is None or not method.runs_product(self.shape, self.groups):
             return self.dense_macs
         return self.dense_macs // self.dense_numel * method.macs_per_input(self.shape, config)
 

@@ -44,7 +44,7 @@ def refused(*arguments: object) -> str:
             "line 2  layers[0].match: 'conv3' matches no layer of lenet5; did you mean 'conv2'?",
         ),
         (
-            MODEL + "layers: [{match: conv2, method: deepfried}]\n",
+            MODEL + "layers: [{match: conv2, method: deepfried, copies: 100}]\n",
             "layers[0].method: deepfried cannot hold conv2",
         ),
         (

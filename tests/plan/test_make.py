@@ -120,6 +120,29 @@ def test_what_runs_as_a_product_costs_what_the_product_costs() -> None:
     assert layer.macs == 4096 * (2 * (16 + 16 + 16) + 3)
 
 
+@pytest.mark.parametrize(
+    ("keys", "per_position"),
+    [
+        ({"method": "deepfried"}, 256 * 256 * 9),  # made dense
+        ({"method": "acdc"}, 256 * 256 * 9),
+        ({"method": "lowrank", "rank": 10}, 10 * (256 + 256 * 9)),
+        ({"method": "lowrank", "rank": 10, "scheme": "separable"}, 10 * (256 * 3 + 256 * 3)),
+    ],
+    ids=str,
+)
+def test_a_convolution_costs_what_it_runs_as(keys: dict[str, object], per_position: int) -> None:
+    plan = planned("resnet18", [{"match": "layer3.1.conv1", **keys}])
+    assert [layer.macs for layer in plan.layers if layer.method] == [14 * 14 * per_position]
+
+
+@pytest.mark.parametrize("keys", [{"method": "deepfried"}, {"method": "lowrank", "rank": 2}], ids=str)
+def test_a_grouped_convolution_is_made_dense_to_run_and_costs_as_much(keys: dict[str, object]) -> None:
+    plan = planned("resnext50_32x4d", [{"match": "layer4.2.conv2", **keys}])
+    layer = next(layer for layer in plan.layers if layer.method)
+    assert layer.groups == 32
+    assert layer.macs == layer.dense_macs
+
+
 def test_every_number_of_the_dense_model_is_counted_once() -> None:
     account = price(planned("resnet18", [{"match": "layer4.*", "method": "freshnet", "ratio": 16}]), "recipe")
     buffers = 2 * 4800 + 20
@@ -186,7 +209,10 @@ def test_every_mistake_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        ([{"match": "features.*", "method": "deepfried"}], "deepfried cannot hold features.0 (64, 3, 11, 11)"),
+        (
+            [{"match": "features.*", "method": "deepfried", "copies": 50}],
+            "deepfried cannot hold features.0 (64, 3, 11, 11)",
+        ),
         ([{"match": ["classifier.1", "clasifier.4"], "method": "deepfried"}], "did you mean 'classifier.4'"),
         ([{"match": {"kernel": [7, 7]}, "method": "freshnet", "ratio": 2}], "matches no layer of alexnet"),
         (
