@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressnet.fitting import fit_
-from compressnet.maths.hadamard import factors, hadamard, next_power_of_two
-from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
+from compressnet.maths import fastfood
+from compressnet.maths.hashing import normal
 from compressnet.structured import ConvGeometry, MethodConfig, StructuredWeight
 
 
@@ -82,7 +82,7 @@ class DeepFriedWeight(StructuredWeight):
         if len(shape) == 4 and tuple(shape[2:]) != (1, 1):
             kernel = f"{shape[2]}×{shape[3]}"
             return f"deepfried holds fully connected layers and 1×1 convolutions, not {kernel} kernels; use freshnet"
-        width, blocks = _blocks(shape)
+        width, blocks = fastfood.layout(shape[0], shape[1])
         stored = shape[0] + blocks * (width + shape[1])
         if stored >= shape[0] * shape[1]:
             return f"its {stored:,} numbers would not be fewer than the {shape[0] * shape[1]:,} of the dense weight"
@@ -91,19 +91,17 @@ class DeepFriedWeight(StructuredWeight):
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
-        width, blocks = _blocks(shape)
-        transform = width * sum(factor for factor in factors(width) if factor > 1)
-        return blocks * (2 * transform + width + shape[1]) + shape[0]
+        return fastfood.macs(shape[0], shape[1])
 
     @property
     def gain(self) -> float:
         """√d / σ: the paper's 1 / (σ √d) for a Hadamard matrix of entries ±1/√d."""
         sigma = self.config.sigma or math.sqrt(self.shape[1] / 2)
-        return math.sqrt(self.width) / sigma
+        return fastfood.gain(self.width, sigma)
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         outs, ins = self.shape[:2]
-        self.width, self.blocks = _blocks(self.shape)
+        self.width, self.blocks = fastfood.layout(self.shape[0], self.shape[1])
         self.scale = nn.Parameter(torch.empty(outs, device=device, dtype=dtype))
         self.gauss = nn.Parameter(torch.empty(self.blocks, self.width, device=device, dtype=dtype))
         self.signs = nn.Parameter(torch.empty(self.blocks, ins, device=device, dtype=dtype))
@@ -114,33 +112,22 @@ class DeepFriedWeight(StructuredWeight):
     @torch.no_grad()
     def draw_(self) -> None:
         """The paper's draw, from the specified hash: B = ±1, G normal, S such that row norms are chi-distributed."""
-        gauss = normal(self.gauss.numel(), self.seed, stream=0).view_as(self.gauss)
-        signs = (uniform(self.signs.numel(), self.seed, stream=1).view_as(self.signs) < 0.5).double()
-        # a chi variable of d ≥ 16 degrees is normal with mean √(d − ½) and variance ½, to a per cent
-        chi = math.sqrt(self.width - 0.5) + normal(self.shape[0], self.seed, stream=2) * math.sqrt(0.5)
-        norms = gauss.norm(dim=1).repeat_interleave(self.width)[: self.shape[0]]
+        scale, gauss, signs = fastfood.draw(self.shape[0], self.shape[1], self.seed)
+        self.scale.copy_(scale)
         self.gauss.copy_(gauss)
-        self.signs.copy_(2 * signs - 1)
-        self.scale.copy_(chi.clamp(min=0.1) / norms)
+        self.signs.copy_(signs)
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the permutation of each block, as positions among all blocks."""
-        order = torch.empty((self.blocks, self.width), dtype=torch.int64, device=device)
-        if order.device.type != "meta":
-            for block in range(self.blocks):
-                part = permutation(self.width, derive(self.seed, block), Purpose.ORDER)
-                order[block] = torch.from_numpy(part.astype("int64")) + block * self.width
-        self.register_buffer("order", order.view(-1), persistent=False)
+        order = fastfood.orders(self.shape[0], self.shape[1], self.seed, device)
+        self.register_buffer("order", order, persistent=False)
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in), by fast transforms in the forward and the backward pass."""
         return self._features(x) * (self.scale * self.gain)
 
     def _features(self, x: Tensor) -> Tensor:
-        mixed = hadamard(x.unsqueeze(-2) * self.signs, self.width).flatten(-2)
-        mixed = mixed.index_select(-1, self.order).unflatten(-1, (self.blocks, self.width)) * self.gauss
-        rows = min(self.width, self.shape[0])
-        return hadamard(mixed, self.width, rows).flatten(-2)[..., : self.shape[0]]
+        return fastfood.mix(x, self.gauss, self.signs, self.order, self.shape[0])
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
         """A 1×1 convolution is a product at every position; with groups, the dense weight is made."""
@@ -180,8 +167,3 @@ class DeepFriedWeight(StructuredWeight):
         features = torch.cat([self._features(x) for x in inputs.split(64)]) * self.gain
         energy = features.square().sum(0)
         self.scale.copy_((features * targets).sum(0) / energy.clamp(min=torch.finfo(energy.dtype).tiny))
-
-
-def _blocks(shape: Sequence[int]) -> tuple[int, int]:
-    width = next_power_of_two(shape[1])
-    return width, -(-shape[0] // width)
