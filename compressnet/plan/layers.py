@@ -14,6 +14,8 @@ from compressnet.methods import BY_NAME
 from compressnet.structured import StructuredWeight
 
 LayerKind = Literal["conv2d", "linear", "attention"]
+REPLACED = "a block stands for it"
+FITTED = "made to fit the features of the block before it"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class PlannedLayer:
         remark: why it stays dense, or what a user should know.
         dense_macs: multiply–accumulates of one image with the dense weight, where they are known.
         macs: the same as executed.
+        dense_shape: of the dense model's weight, where a block has the layer made to fit its features.
     """
 
     name: str
@@ -43,11 +46,12 @@ class PlannedLayer:
     remark: str | None = None
     dense_macs: int | None = None
     macs: int | None = None
+    dense_shape: tuple[int, ...] | None = None
 
     @property
     def dense_numel(self) -> int:
-        """How many numbers the dense weight has."""
-        return math.prod(self.shape)
+        """How many numbers the weight has in the dense model."""
+        return math.prod(self.dense_shape or self.shape)
 
     @property
     def parameter(self) -> str:
@@ -73,14 +77,15 @@ class PlannedLayer:
 
     def numel(self) -> int:
         """How many numbers are stored for it."""
-        return self.build("meta").numel if self.method else self.dense_numel
+        return self.build("meta").numel if self.method else math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """As it travels in a file: what is None, empty or usual is left out."""
         usual = PlannedLayer(self.name, self.kind, self.shape)
         items = {key: getattr(self, key) for key in self.__dataclass_fields__}
         kept = {k: v for k, v in items.items() if k in ("name", "kind", "shape") or v != getattr(usual, k)}
-        return kept | {"shape": list(self.shape)} | ({"config": dict(self.config)} if self.config else {})
+        shapes = {key: list(kept[key]) for key in ("shape", "dense_shape") if key in kept}
+        return kept | shapes | ({"config": dict(self.config)} if self.config else {})
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any], where: str) -> "PlannedLayer":
@@ -90,8 +95,10 @@ class PlannedLayer:
             FileError: it is not what this version writes.
         """
         try:
-            layer = cls(**{**item, "shape": tuple(int(side) for side in item["shape"])})
-            known = layer.kind in ("conv2d", "linear", "attention") and all(side > 0 for side in layer.shape)
+            shapes = {key: tuple(map(int, item[key])) for key in ("shape", "dense_shape") if key in item}
+            layer = cls(**{**item, "shape": (), **shapes})
+            sides = (*layer.shape, *(layer.dense_shape or ()))
+            known = layer.kind in ("conv2d", "linear", "attention") and layer.shape and all(side > 0 for side in sides)
             counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
             whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
             if not (known and whole and isinstance(layer.name, str)):

@@ -1,6 +1,7 @@
 """From a draft of a recipe to a plan; every mistake that can be known without weights or data is raised here."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,7 +12,8 @@ from torch import nn
 from compressnet.errors import CompressnetError, did_you_mean, listing
 from compressnet.maths.hashing import layer_seed
 from compressnet.methods import BY_NAME
-from compressnet.plan.layers import PlannedLayer, candidates
+from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
+from compressnet.plan.layers import FITTED, REPLACED, PlannedLayer, candidates
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
 from compressnet.recipe.schema import RULES
@@ -27,12 +29,13 @@ class Plan:
 
     Args:
         recipe: it was made from.
-        layers: every weight, in module order.
+        layers: every weight that no block stands for, in module order.
         spec: the dense model; None for a module of the caller's own.
         preprocessing: of its images; None for a module of the caller's own.
         dense_numel: numbers in the dense model's state, without heads that never run in evaluation.
         auxiliary_numel: numbers of those heads.
         classes: the names of the classes, where the weights know them.
+        blocks: each stands for a run of layers.
     """
 
     recipe: Recipe
@@ -42,11 +45,12 @@ class Plan:
     dense_numel: int = 0
     auxiliary_numel: int = 0
     classes: tuple[str, ...] | None = None
+    blocks: tuple[PlannedBlock, ...] = ()
 
     @property
     def numel(self) -> int:
         """How many numbers the planned model stores, without heads that never run in evaluation."""
-        saved = sum(layer.dense_numel - layer.numel() for layer in self.layers if layer.method)
+        saved = sum(each.dense_numel - each.numel() for each in in_order(self.blocks, self.layers))
         return self.dense_numel - saved
 
 
@@ -66,9 +70,10 @@ def make_plan(draft: Draft) -> Plan:
     except (RuntimeError, AssertionError, ValueError):
         draft.mistake(("data", "image_size"), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
         raise _failed(draft) from None
-    layers = plan_layers(draft, candidates(model, macs))
+    blocks, found = plan_blocks(draft, model, candidates(model, macs))
+    layers = plan_layers(draft, found)
     run, idle = _count(model, macs, layers)
-    return Plan(draft.checked(), layers, spec, shape, run, idle, classes)
+    return Plan(draft.checked(), layers, spec, shape, run, idle, classes, blocks)
 
 
 def _failed(draft: Draft) -> CompressnetError:
@@ -110,7 +115,11 @@ def plan_layers(draft: Draft, layers: Sequence[PlannedLayer]) -> tuple[PlannedLa
                 fates[layer.name] = dataclasses.replace(layer, remark=reason)
         if not eligible:
             reasons = {_why_dense(layer, match, rule) for layer in matched}
-            draft.mistake(("layers", index, "match"), f"matches only what stays dense: {'; '.join(map(str, reasons))}")
+            if reasons == {REPLACED}:
+                draft.mistake(("layers", index, "match"), "a block stands for every layer it matches")
+            else:
+                what = f"matches only what stays dense: {'; '.join(map(str, reasons))}"
+                draft.mistake(("layers", index, "match"), what)
             continue
         free = [layer for layer in eligible if layer.name not in taken]
         if not free:
@@ -119,12 +128,12 @@ def plan_layers(draft: Draft, layers: Sequence[PlannedLayer]) -> tuple[PlannedLa
         if rule is not None:
             _assign(draft, index, rule, free, fates)
     draft.checked()
-    return tuple(_with_reason(fates[layer.name]) for layer in layers)
+    return tuple(_with_reason(fates[layer.name]) for layer in layers if layer.remark != REPLACED)
 
 
 def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
     if draft.recipe is not None:
-        yield from ((rule.match, rule) for rule in draft.recipe.rules)
+        yield from ((rule.match, rule) if isinstance(rule, Rule) else (None, None) for rule in draft.recipe.rules)
         return
     raw = draft.raw.get("layers")
     for item in raw if isinstance(raw, list) else ():
@@ -134,7 +143,7 @@ def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
             yield rule.match, rule
         except (ValueError, KeyError, TypeError):
             globs = match if isinstance(match, list) else [match]
-            valid = all(isinstance(glob, str) for glob in globs)
+            valid = all(isinstance(glob, str) for glob in globs) and "block" not in item
             yield (tuple(globs) if valid else None), None
 
 
@@ -164,7 +173,7 @@ def _fits(layer: PlannedLayer, match: MatchSpec) -> bool:
         fnmatchcase(layer.name, match.name)
         and match.type in (None, layer.kind)
         and (match.kernel is None or tuple(layer.shape[2:]) == match.kernel)
-        and layer.dense_numel >= match.min_numel
+        and math.prod(layer.shape) >= match.min_numel
     )
 
 
@@ -187,9 +196,9 @@ def _assign(
         if reason:
             refused.append(f"{layer.name} {layer.shape}: {reason}")
             continue
-        macs = layer.dense_macs
+        macs = layer.macs
         if macs is not None and method.runs == "product" and layer.groups == 1:
-            macs = macs // layer.dense_numel * method.macs_per_input(layer.shape, config)
+            macs = macs // math.prod(layer.shape) * method.macs_per_input(layer.shape, config)
         fates[layer.name] = dataclasses.replace(
             layer,
             method=rule.method,
@@ -203,6 +212,8 @@ def _assign(
 
 
 def _with_reason(layer: PlannedLayer) -> PlannedLayer:
+    if layer.dense_shape and layer.remark is None:
+        return dataclasses.replace(layer, remark=FITTED)
     if layer.method is None and layer.remark is None:
         return dataclasses.replace(layer, remark="no rule matches it")
     return layer
