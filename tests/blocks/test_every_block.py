@@ -31,8 +31,10 @@ def recipe(block: str, *more: dict[str, Any], **sections: Any) -> dict[str, Any]
     return {**LENET, "layers": rules, "finetune": {"epochs": 1}, "export": {"dtype": "float32"}, **sections}
 
 
-@pytest.mark.parametrize("more", [[], [HASHED]], ids=["dense", "hashed"])
-@pytest.mark.parametrize("block", BY_NAME)
+@pytest.mark.parametrize(
+    ("block", "more"),
+    [*(pytest.param(block, [], id=block) for block in BY_NAME), pytest.param("deepfried_head", [HASHED], id="hashed")],
+)
 def test_a_block_is_converted_trained_exported_and_loaded_at_the_price_of_its_plan(
     block: str, more: list[dict[str, Any]], tmp_path: Path
 ) -> None:
