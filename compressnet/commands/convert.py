@@ -80,7 +80,9 @@ def _project_(
     wanted = plan.recipe.calibration if compressed or plan.blocks else None
     images = None if wanted is None else _images(plan, wanted.images, progress)
     blocks = BlockFit(model, plan.blocks, _block_images(plan, progress) if images is None else images)
-    block_errors = blocks.place_()
+    block_errors = _place_(blocks, progress)
+    if not compressed:
+        return {}, block_errors
     inputs = _inputs(plan, model, progress) if images is None else {}
     with progress.task("projecting" if images is None else "calibrating", len(compressed)) as advance:
 
@@ -92,11 +94,14 @@ def _project_(
             errors = project_(model, plan.layers, inputs, done)
         else:
             errors = calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
-    return errors, block_errors | (blocks.refit_() if errors else {})
+    return errors, block_errors | blocks.refit_()
 
 
-def _images(plan: Plan, count: int, progress: Progress) -> Tensor:
-    """Images of the training part to calibrate on, as in evaluation, without their labels."""
+ALONE = "calibration takes training images; --set calibration=null projects weights alone"
+
+
+def _images(plan: Plan, count: int, progress: Progress, cure: str = ALONE) -> Tensor:
+    """Images of the training part to calibrate on, as in evaluation, without their labels; ``cure`` if they fail."""
     data = need_data(plan.recipe, "calibration").model_copy(update={"augment": "none"})
     plain = plan.recipe.model_copy(update={"data": data})
     assert plan.spec is not None
@@ -104,10 +109,17 @@ def _images(plan: Plan, count: int, progress: Progress) -> Tensor:
     try:
         dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
     except DataError as error:
-        message = f"{error}\n  calibration takes training images; --set calibration=null projects weights alone"
-        raise DataError(message) from None
+        raise DataError(f"{error}\n  {cure}") from None
     progress.note(f"fitting layers to their outputs on {min(count, len(dataset))} training images")
     return sample_images(dataset, count, plan.recipe.seed)
+
+
+def _place_(blocks: BlockFit, progress: Progress) -> dict[str, float]:
+    """Place and fit the blocks, where there are any; the errors of the outputs behind them."""
+    if not blocks.blocks:
+        return {}
+    with progress.task("fitting blocks", len(blocks.blocks)) as advance:
+        return blocks.place_(lambda block, error: advance(1, layer=block.name, output_error=error))
 
 
 def _block_images(plan: Plan, progress: Progress) -> Tensor | None:
@@ -118,7 +130,8 @@ def _block_images(plan: Plan, progress: Progress) -> Tensor | None:
     if plan.recipe.data is None:
         progress.note(f"no data: the layer behind {names} is fitted on Gaussian inputs")
         return None
-    return _images(plan, IMAGES, progress)
+    cure = f"convert fits the layer behind {names} on images; --set data=null takes Gaussian inputs"
+    return _images(plan, IMAGES, progress, cure)
 
 
 def _inputs(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, Tensor]:
