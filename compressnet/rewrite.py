@@ -13,6 +13,7 @@ from compressnet.structured import StructuredWeight
 OnLayer = Callable[[PlannedLayer, float, float | None], None]
 """Told a layer, the relative error of its weight, and that of its outputs where they are known."""
 SAMPLES = 512  # inputs of a layer that a regression sees
+_TINY = 1e-30
 
 
 def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer], blocks: Sequence[PlannedBlock] = ()) -> nn.Module:
@@ -68,6 +69,8 @@ def project_(
     layers: Sequence[PlannedLayer],
     inputs: Mapping[str, Tensor] | None = None,
     on_layer: OnLayer | None = None,
+    *,
+    untrained: bool = False,
 ) -> dict[str, tuple[float, float | None]]:
     """Swap every planned layer for a compressed form that is as near to it as its method can make it.
 
@@ -78,6 +81,7 @@ def project_(
         layers: of the plan.
         inputs: what layers see, shape (samples, in) each, for methods that fit outputs; see :func:`sample_inputs`.
         on_layer: told each layer and its error when it is done.
+        untrained: the dense weights are only drawn; see :func:`keep_norm_`.
 
     Returns:
         the relative error ‖W − Ŵ‖ / ‖W‖ of each weight that is made dense in a forward pass, or, where a weight is run
@@ -91,6 +95,8 @@ def project_(
         dense, seen = parameter.detach().float().cpu(), (inputs or {}).get(layer.name)
         weight = layer.build()
         weight.project_(dense, seen)
+        if untrained:
+            keep_norm_(weight, dense)
         errors[layer.name] = relative_error(weight, dense, seen), None
         swap_(model, layer, weight.to(parameter.device))
         if on_layer:
@@ -104,16 +110,27 @@ def relative_error(weight: StructuredWeight, dense: Tensor, inputs: Tensor | Non
 
     A k×k convolution sees patches, of which there are no samples: there it is the error of the weight.
     """
+    given, wanted = _compared(weight, dense, inputs)
+    return ((given - wanted).norm() / wanted.norm().clamp(min=_TINY)).item()
+
+
+@torch.no_grad()
+def keep_norm_(weight: StructuredWeight, dense: Tensor) -> None:
+    """Scale a weight to the norm of a dense one: a net that is trained from its start needs the scale of its drawing.
+
+    Projections shrink what has no structure: random values that share one number average out.
+    """
+    given, wanted = _compared(weight, dense, None)
+    weight.scale_((wanted.norm() / given.norm().clamp(min=_TINY)).item())
+
+
+def _compared(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a weight gives and what it should: the weights, or for a product its outputs."""
     if weight.runs == "dense" or dense[0].numel() != dense.shape[1]:
-        return _ratio(weight.to_dense() - dense, dense)
+        return weight.to_dense(), dense
     if inputs is None:
         inputs = torch.randn(256, dense.shape[1], generator=torch.Generator().manual_seed(0))
-    target = inputs @ dense.flatten(1).T
-    return _ratio(weight.matmul(inputs) - target, target)
-
-
-def _ratio(difference: Tensor, reference: Tensor) -> float:
-    return (difference.norm() / reference.norm().clamp(min=1e-30)).item()
+    return weight.matmul(inputs), inputs @ dense.flatten(1).T
 
 
 @torch.no_grad()

@@ -167,6 +167,14 @@ class StructuredWeight(nn.Module, ABC):
                 it near to those of ``dense``. Others do not need it.
         """
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number; here, as one that is linear in its parameters."""
+        if not self.linear:
+            raise NotImplementedError(f"{self.name} is not linear in its parameters, and must scale one of them")
+        for parameter in self.parameters():
+            parameter.mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in)."""
         return F.linear(x, self.dense().flatten(1))

@@ -1,6 +1,7 @@
 import copy
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -108,3 +109,11 @@ def test_a_layer_shared_by_several_places_stays_dense() -> None:
     shared = nn.Linear(8, 8)
     (layer,) = candidates(nn.Sequential(shared, nn.ReLU(), shared))
     assert layer.remark == "shared by several places"
+
+
+@pytest.mark.parametrize("rule", [{"method": "freshnet", "ratio": 16}, {"method": "lowrank", "rank": 2}], ids=str)
+def test_an_untrained_layer_keeps_the_norm_of_its_drawing(rule: dict[str, Any]) -> None:
+    dense = model()
+    compressed = copy.deepcopy(dense)
+    project_(compressed, planned(dense, {"match": "0", **rule}), untrained=True)
+    torch.testing.assert_close(compressed[0].weight.norm(), dense[0].weight.norm())

@@ -91,7 +91,8 @@ def _project_(
             advance(1, layer=layer.name, error=error, **known)
 
         if images is None or wanted is None:
-            errors = project_(model, plan.layers, inputs, done)
+            untrained = plan.recipe.model is not None and plan.recipe.model.weights is None
+            errors = project_(model, plan.layers, inputs, done, untrained=untrained)
         else:
             errors = calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
     return errors, block_errors | blocks.refit_()

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
 
 from compressnet.data.datasets import PartDataset
+from compressnet.data.memory import InMemory
 from compressnet.errors import DataError
 
 
@@ -65,11 +66,15 @@ def make_loader(
         raise DataError(f"{batch_size} images make no batch", "data.batch_size", "give at least 1")
     if workers < 0:
         raise DataError(f"{workers} workers", "data.workers", "give 0 to load in the main process, or more")
+    order, pin = range(len(dataset)) if order is None else order, torch.device(device).type == "cuda"
+    if isinstance(dataset, InMemory):
+        batches = BatchSampler(order, batch_size, drop_last=False)
+        return Batches(dataset, batch_size=None, sampler=batches, pin_memory=pin)
     return Batches(
         _Guarded(dataset),
         batch_size=batch_size,
-        sampler=range(len(dataset)) if order is None else order,
+        sampler=order,
         num_workers=workers,
         collate_fn=_collate,
-        pin_memory=torch.device(device).type == "cuda",
+        pin_memory=pin,
     )

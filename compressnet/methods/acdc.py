@@ -116,6 +116,11 @@ class ACDCWeight(StructuredWeight):
                 order[factor] = torch.from_numpy(part.astype("int64"))
         self.register_buffer("order", order, persistent=False)
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number: the last D takes it."""
+        self.spectral[-1].mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in), by fast transforms in single or double precision."""
         outs, ins = self.shape[:2]

@@ -122,6 +122,11 @@ class DeepFriedWeight(StructuredWeight):
         order = fastfood.orders(self.shape[0], self.shape[1], self.seed, device)
         self.register_buffer("order", order, persistent=False)
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number: S takes it."""
+        self.scale.mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in), by fast transforms in the forward and the backward pass."""
         return self._features(x) * (self.scale * self.gain)

@@ -103,6 +103,11 @@ class LowRankWeight(StructuredWeight):
         """The dense weight."""
         return (self.left @ self.right).view(self.shape)
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number: the left factor takes it."""
+        self.left.mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in), by two thin products."""
         return F.linear(F.linear(x, self.right), self.left)

@@ -100,6 +100,11 @@ class MonarchWeight(StructuredWeight):
         right = F.pad(self.right, (0, -self.right.shape[1] % b)).view(b, b, -1)
         return left.permute(1, 2, 0), right.permute(1, 2, 0)
 
+    @torch.no_grad()
+    def scale_(self, factor: float) -> None:
+        """Multiply the weight by a number: L takes it."""
+        self.left.mul_(factor)
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in), by two batched products."""
         left, right = self._factors()

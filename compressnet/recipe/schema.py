@@ -48,6 +48,8 @@ class DataSection(Section):
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
         augment: of training images: none, flip, or crop (random resized crop and flip).
+        cache: keep images in memory as the model sees them while training, where they are not augmented and take at
+            most 1 GiB.
         preset: torchvision weights whose preprocessing is used, such as ``SqueezeNet1_1_Weights.IMAGENET1K_V1``.
         resize: shorter side before the crop.
         crop: side of the centre crop.
@@ -65,6 +67,7 @@ class DataSection(Section):
     workers: int = Field(default=0, ge=0, le=256)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
     augment: Literal["none", "flip", "crop"] = "none"
+    cache: bool = True
     preset: str | None = None
     resize: int | None = Field(default=None, ge=1, le=4096)
     crop: int | None = Field(default=None, ge=1, le=4096)

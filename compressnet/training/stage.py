@@ -11,6 +11,8 @@ from torch import nn
 
 from compressnet.checkpoint import Description, load, save
 from compressnet.container import read_header
+from compressnet.data import memory
+from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.errors import FileError, TrainingError
 from compressnet.plan import resolve_preprocessing
@@ -88,13 +90,17 @@ def train_stage(
     if path.exists() and not (resume or force):
         raise FileError("it exists already", str(path), "--resume goes on, --force starts anew")
     data = need_data(recipe, origin)
-    parts = {
+    parts: dict[str, PartDataset] = {
         part: open_images(recipe, base, part, spec.num_classes, origin, description.classes)
         for part in ("train", "val", "test")
     }
     if description.classes is None and len(parts["train"].classes) == spec.num_classes:
         description = dataclasses.replace(description, classes=tuple(parts["train"].classes))
 
+    for part, augment in (("train", data.augment), ("val", "none")):
+        if data.cache and augment == "none" and memory.fits(parts[part]):
+            loader = make_loader(parts[part], data.batch_size, data.workers, device="cpu")
+            parts[part] = memory.keep(loader, parts[part], progress)
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
     def save_best(best: nn.Module, metrics: Metrics) -> None:
@@ -104,7 +110,7 @@ def train_stage(
     fingerprint = {
         "origin": origin,
         "settings": settings.model_dump(mode="json"),
-        "data": data.model_dump(mode="json", exclude={"workers"}),
+        "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
     }
     run = Run(

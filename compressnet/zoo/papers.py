@@ -1,20 +1,24 @@
 """The small nets of the compression papers, registered so that ``torchvision.models.get_model`` knows them.
 
-Both take grey 28×28 images; their weights come from a path, as torchvision publishes none. They are ``nn.Sequential``,
-so that a block may replace a run of their layers.
+Their weights come from a path, as torchvision publishes none. The LeNets are ``nn.Sequential``, so that a block may
+stand for a run of their layers.
 
 - ``lenet5``: LeNet-5 as Caffe and Deep Compression have it (20-50-500-10). Y. LeCun, L. Bottou, Y. Bengio, P. Haffner,
   "Gradient-based learning applied to document recognition", Proc. IEEE 1998; S. Han, H. Mao, W. J. Dally, "Deep
   Compression", ICLR 2016, https://arxiv.org/abs/1510.00149.
-- ``lenet_300_100``: the fully connected net of the same papers.
+- ``lenet_300_100``: the fully connected net of the same papers. Both take grey 28×28 images.
+- ``freshnets_cnn``: the net of 5×5 convolutions that FreshNets compresses. W. Chen, J. Wilson, S. Tyree, K. Weinberger,
+  Y. Chen, "Compressing Convolutional Neural Networks in the Frequency Domain", KDD 2016,
+  https://arxiv.org/abs/1506.04449. It takes 32×32 images in colour.
 """
 
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models._api import register_model
 
-NAMES = ("lenet5", "lenet_300_100")
+NAMES = ("lenet5", "lenet_300_100", "freshnets_cnn")
 NUM_CLASSES = 10
 
 
@@ -61,6 +65,41 @@ class LeNet300100(nn.Sequential):
         super().__init__(children)
 
 
+class FreshNetsCNN(nn.Module):
+    """Five 5×5 convolutions of 32, 64, 64, 128 and 256 filters and one FC layer.
+
+    Padding keeps the sides; 2×2 max pooling and dropout follow the second, fourth and fifth convolution.
+
+    Input: (batch, 3, 32, 32), or any size that leaves 4×4 after three poolings (32 to 39 pixels).
+
+    Args:
+        num_classes: width of the last layer.
+        dropout: the share of features that dropout takes; the paper does not say.
+    """
+
+    in_channels = 3
+
+    def __init__(self, num_classes: int = NUM_CLASSES, dropout: float = 0.25) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 5, padding=2)
+        self.conv2 = nn.Conv2d(32, 64, 5, padding=2)
+        self.conv3 = nn.Conv2d(64, 64, 5, padding=2)
+        self.conv4 = nn.Conv2d(64, 128, 5, padding=2)
+        self.conv5 = nn.Conv2d(128, 256, 5, padding=2)
+        self.dropout = nn.Dropout(dropout)
+        self.fc = nn.Linear(4096, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of shape (batch, num_classes)."""
+        x = self._halve(self.conv2(F.relu(self.conv1(images))))
+        x = self._halve(self.conv4(F.relu(self.conv3(x))))
+        x = self._halve(self.conv5(x))
+        return self.fc(x.flatten(1))
+
+    def _halve(self, x: Tensor) -> Tensor:
+        return F.relu(self.dropout(F.max_pool2d(x, 2)))
+
+
 @register_model()
 def lenet5(*, weights: None = None, num_classes: int = NUM_CLASSES) -> LeNet5:
     """LeNet-5 for grey 28×28 images; ``weights`` is there for ``get_model``, none are published."""
@@ -71,3 +110,9 @@ def lenet5(*, weights: None = None, num_classes: int = NUM_CLASSES) -> LeNet5:
 def lenet_300_100(*, weights: None = None, num_classes: int = NUM_CLASSES) -> LeNet300100:
     """LeNet-300-100 for grey 28×28 images; ``weights`` is there for ``get_model``, none are published."""
     return LeNet300100(num_classes)
+
+
+@register_model()
+def freshnets_cnn(*, weights: None = None, num_classes: int = NUM_CLASSES) -> FreshNetsCNN:
+    """The FreshNets CNN for 32×32 images in colour; ``weights`` is there for ``get_model``, none are published."""
+    return FreshNetsCNN(num_classes)

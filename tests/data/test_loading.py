@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from compressnet.data import memory
 from compressnet.data.datasets import PartDataset, open_part
 from compressnet.data.loading import make_loader
 from compressnet.errors import DataError
@@ -72,3 +73,18 @@ def test_fewer_than_no_workers_are_refused(part):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_for_cuda_are_pinned(part, workers):
     assert all(images.is_pinned() for images, _ in make_loader(part, 3, workers, device="cuda"))
+
+
+def test_a_part_in_memory_gives_the_same_batches(part):
+    kept = memory.keep(make_loader(part, 3, 0, device="cpu"), part)
+    for order in (None, [6, 0, 0, 5, 1]):
+        batches = zip(*(make_loader(p, 2, 0, order=order, device="cpu") for p in (part, kept)), strict=True)
+        assert all(torch.equal(a, b) for one, other in batches for a, b in zip(one, other, strict=True))
+    assert kept[3][1] == part[3][1]
+    assert (len(kept), kept.classes) == (len(part), part.classes)
+
+
+def test_only_what_takes_little_memory_is_kept(part):
+    nbytes = 7 * 3 * 8 * 8 * 4
+    assert memory.fits(part, nbytes)
+    assert not memory.fits(part, nbytes - 1)

@@ -131,6 +131,13 @@ class Contract:
                 p.mul_(-2.5)
         torch.testing.assert_close(weight.to_dense(), -2.5 * once)
 
+    @pytest.mark.parametrize("shape", SHAPES, ids=key)
+    def test_scaling_it_scales_the_dense_weight(self, shape: tuple[int, ...]) -> None:
+        weight = self.filled(shape, dtype=torch.float64)
+        once = weight.to_dense().detach()
+        weight.scale_(-2.5)
+        torch.testing.assert_close(weight.to_dense(), -2.5 * once)
+
     @pytest.mark.parametrize("shape", [(32, 48), (24, 40, 3, 3), (40, 24, 1, 1)], ids=key)
     def test_it_runs_in_bfloat16_and_under_autocast(self, shape: tuple[int, ...]) -> None:
         weight = self.filled(shape)

@@ -7,13 +7,14 @@ from compressnet.plan import make_plan
 from compressnet.recipe import read_recipe
 from compressnet.rewrite import rewrite_
 from compressnet.zoo import models
+from compressnet.zoo.models import IMAGE_SIZES
 
 LAYERS = [{"match": {"min_numel": 512}, "method": "freshnet", "ratio": 8}]
 
 
 @pytest.mark.parametrize("name", models.names())
 def test_it_plans_converts_and_keeps_its_output_shape(name: str) -> None:
-    size = {"lenet5": 28, "lenet_300_100": 28, "inception_v3": 299}.get(name, 224)
+    size = IMAGE_SIZES.get(name, 224)
     recipe = {"model": {"name": name, "num_classes": 12}, "layers": LAYERS}
     plan = make_plan(read_recipe(recipe, ["data.dataset=fake", f"data.image_size={size}"]))
     assert plan.spec is not None
