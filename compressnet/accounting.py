@@ -142,7 +142,7 @@ def account_of(header: Header) -> Account:
     """
     try:
         return _account_of(header)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise damaged(header.path) from None
 
 

@@ -47,16 +47,18 @@ def compress(
     calibration = draft.checked().calibration or CalibrationSection()
     fitted = BlockFit(module, blocks, images)
     fitted.place_()
-    with progress.task("projecting", sum(layer.method is not None for layer in layers)) as advance:
+    compressed = sum(layer.method is not None for layer in layers)
+    with progress.task("projecting", compressed) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
             advance(1, layer=layer.name, error=error)
 
-        if images is None:
+        if images is None or not compressed:
             project_(module, layers, None, done)
         else:
             calibrate_(module, layers, images, ridge=calibration.ridge, on_layer=done)
-    fitted.refit_()
+    if compressed:
+        fitted.refit_()
     recipe_text = draft.checked().model_dump(mode="json", exclude_defaults=True, exclude={"model", "data"})
     module._compressnet = Description("converted", layers, recipe=recipe_text, blocks=blocks)  # type: ignore[assignment]
     return module

@@ -164,6 +164,23 @@ def test_numbers_that_are_not_learned_keep_their_dtype_on_export(tmp_path: Path)
     assert kinds == dict.fromkeys(("scale", "gauss", "signs"), torch.float32) | {"bias": torch.float16}
 
 
+def test_a_run_trains_the_dense_model_that_a_block_is_then_fitted_to(tmp_path: Path) -> None:
+    given = recipe("deepfried_head", finetune={"epochs": 0}, calibration={"images": 300})
+    finished = compressnet.run(given, tmp_path / "run", device="cpu")
+    dense = describe(tmp_path / "run" / "pretrain" / "dense.safetensors")
+    assert [layer.name for layer in dense.layers] == ["conv1", "conv2", "fc1", "fc2"]
+    assert dense.blocks == ()
+    assert finished.metrics["exported"].top1 > finished.metrics["dense"].top1 - 10
+
+
+def test_a_report_of_a_damaged_block_is_refused(converted: Path, tmp_path: Path) -> None:
+    def change(plan: list[dict[str, Any]]) -> None:
+        next(item for item in plan if "block" in item)["dense_numel"] = "many"
+
+    with pytest.raises(FileError, match="damaged"):
+        compressnet.report(spoilt(converted, tmp_path / "bad.safetensors", change))
+
+
 def spoilt(path: Path, to: Path, change: Any) -> Path:
     """The file with its plan changed, and its digest and offsets as they were."""
     data = path.read_bytes()

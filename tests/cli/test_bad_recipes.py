@@ -47,6 +47,18 @@ def refused(*arguments: object) -> str:
             MODEL + "layers: [{match: conv2, method: deepfried}]\n",
             "layers[0].method: deepfried cannot hold conv2",
         ),
+        (
+            MODEL + "layers:\n  - {match: [fc1, fc2], block: deepfried_head, features: 1024}\n",
+            "line 3  layers[0].match: its layers are not consecutive: relu3 between them",
+        ),
+        (
+            MODEL + "layers:\n  - {match: fc1, block: deepfried_head,\n     features: 1000}\n",
+            "line 4  layers[0].features: deepfried_head cannot take it: features 1,000 is no multiple of 1,024",
+        ),
+        (
+            MODEL + "layers:\n  - {match: fc1, block: deepfried_haed, features: 1024}\n",
+            "line 3  layers[0].block: unknown block 'deepfried_haed'; did you mean 'deepfried_head'?",
+        ),
         ("model: [\n", "not YAML"),
         ("just text\n", "not a recipe"),
         ("layers: []\n", "model: the key is missing"),
