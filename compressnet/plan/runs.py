@@ -40,6 +40,8 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     Raises:
         PlanError: a pattern matches none.
     """
+    if not patterns:
+        raise PlanError("it names no layer")
     modules = dict(model.named_modules(remove_duplicate=False))
     leaves = [name for name, module in modules.items() if name and not any(module.children())]
     found = []

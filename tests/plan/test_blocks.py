@@ -100,6 +100,8 @@ def test_a_block_with_the_next_linear_layer_behind_it() -> None:
             "layers[0].match: its layers are not consecutive: classifier.2, classifier.3 between them",
         ),
         ("alexnet", [{**HEAD, "match": "clasifier.1"}], "'clasifier.1' matches no layer; did you mean 'classifier.1'?"),
+        ("alexnet", [{**HEAD, "match": []}], "layers[0].match: it names no layer"),
+        ("alexnet", [{**HEAD, "match": ""}], "are not children of one nn.Sequential"),
         ("alexnet", [{**HEAD, "match": "features.0"}], "features.0 is Conv2d; a block stands for Linear, ReLU and"),
         ("alexnet", [{**HEAD, "match": "classifier.2"}], "there is no linear layer among them"),
         ("alexnet", [{**HEAD, "match": "classifier.6"}], "no linear layer follows classifier.6"),
