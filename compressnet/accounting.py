@@ -154,7 +154,11 @@ def _account_of(header: Header) -> Account:
     auxiliary = {item["name"].split(".")[0] for item in meta["plan"] if item.get("remark") == AUXILIARY}
     rows = [_layer_row(item, spans, *errors) for item in meta["plan"] if item.get("remark") != AUXILIARY]
     aux_spans = [spans.pop(name) for name in list(spans) if name.split(".")[0] in auxiliary]
-    biases = [spans.pop(name) for name in list(spans) if name.endswith(".bias") and len(spans[name].shape) == 1]
+    biases = [
+        spans.pop(name)
+        for name in list(spans)
+        if name.endswith((".bias", ".in_proj_bias")) and len(spans[name].shape) == 1
+    ]
     rows += _group("biases", biases)
     rows += _group("norm layers and others", list(spans.values()))
     rows += _group("auxiliary heads", aux_spans, credit=False, remark=AUXILIARY)
@@ -178,7 +182,7 @@ def _layer_row(
     name, method = item["name"], item.get("method")
     if "block" in item:
         return _block_row(item, spans, outputs.get(name))
-    dense = f"{name}_weight" if name.endswith("in_proj") else f"{name}.weight"
+    dense = f"{name}_weight" if item["kind"] == "attention" else f"{name}.weight"
     own = [key for key in spans if key.startswith(f"{name}.structured.")] if method else [dense]
     parts = [spans.pop(key) for key in own]
     return Row(

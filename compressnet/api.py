@@ -29,7 +29,8 @@ def compress(
     """Rewrite any module in place by the layers of a recipe, whose other sections are not needed.
 
     Args:
-        module: torchvision's, timm's or one's own; ``nn.Conv2d`` and ``nn.Linear`` inside it are rewritten.
+        module: torchvision's, timm's or one's own; ``nn.Conv2d``, ``nn.Linear`` and ``nn.MultiheadAttention`` inside it
+            are rewritten.
         recipe: path, mapping such as ``{"layers": [{"match": "*", "method": "hashednet", "ratio": 8}]}``, or recipe.
         images: as the module takes them, of shape (N, C, H, W), without labels; layers are fitted to what the dense
             module makes of them. A few hundred do. None projects weights by themselves.

@@ -1,6 +1,6 @@
 """Layers that are generic over their weight: they keep everything else of the layer they replace."""
 
-from typing import Self
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -9,7 +9,10 @@ from compressnet.structured import ConvGeometry, StructuredWeight
 
 
 class CompressedLayer(nn.Module):
-    """What both layers share: a structured weight, an optional bias, and ``weight`` as the dense tensor."""
+    """What all layers share: a structured weight, an optional bias, and ``weight`` as the dense tensor."""
+
+    parameter: ClassVar[str] = ".weight"
+    """What the dense weight's name has behind that of the layer."""
 
     def __init__(self, structured: StructuredWeight, bias: Tensor | None) -> None:
         super().__init__()

@@ -80,5 +80,5 @@ def dense_state(model: nn.Module, where: str) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in model.state_dict().items() if ".structured." not in name}
     for name, module in model.named_modules():
         if isinstance(module, CompressedLayer):
-            state[f"{name}.weight"] = module.weight.detach()
+            state[f"{name}{module.parameter}"] = module.weight.detach()
     return {name: tensor.contiguous() for name, tensor in state.items()}

@@ -1,10 +1,14 @@
 """Swap the layers of a model as planned, keeping everything else of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
+from compressnet.attention import CompressedMultiheadAttention, opened
 from compressnet.block import Block
 from compressnet.layers import CompressedConv2d, CompressedLayer, CompressedLinear
 from compressnet.plan import PlannedBlock, PlannedLayer
@@ -33,7 +37,7 @@ def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer], blocks: Sequence[
         place_(model, block)
     for layer in layers:
         if layer.method:
-            device = model.get_parameter(f"{layer.name}.weight").device
+            device = model.get_parameter(layer.parameter).device
             swap_(model, layer, layer.build(str(device)))
     return model
 
@@ -91,7 +95,7 @@ def project_(
     for layer in layers:
         if not layer.method:
             continue
-        parameter = model.get_parameter(f"{layer.name}.weight")
+        parameter = model.get_parameter(layer.parameter)
         dense, seen = parameter.detach().float().cpu(), (inputs or {}).get(layer.name)
         weight = layer.build()
         weight.project_(dense, seen)
@@ -136,6 +140,14 @@ def _compared(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None) ->
 @torch.no_grad()
 def swap_(model: nn.Module, layer: PlannedLayer, weight: StructuredWeight, bias: Tensor | None = None) -> None:
     """Put a weight, and a bias where one is given, in the place of a layer's."""
+    place, _, projection = layer.name.rpartition(".")
+    owner = model.get_submodule(place)
+    if type(owner) is nn.MultiheadAttention:
+        owner = CompressedMultiheadAttention(owner)
+        model.set_submodule(place, owner)
+    if isinstance(owner, CompressedMultiheadAttention) and layer.kind == "attention":
+        owner.hold_(projection, weight, bias)
+        return
     old = model.get_submodule(layer.name)
     new: CompressedLayer
     if isinstance(old, nn.Conv2d):
@@ -143,7 +155,9 @@ def swap_(model: nn.Module, layer: PlannedLayer, weight: StructuredWeight, bias:
     elif isinstance(old, nn.Linear):
         new = CompressedLinear.like(old, weight)
     else:
-        raise TypeError(f"{layer.name} is {type(old).__name__}; only Conv2d and Linear are rewritten")
+        raise TypeError(
+            f"{layer.name} is {type(old).__name__}; only Conv2d, Linear and MultiheadAttention are rewritten"
+        )
     if bias is not None and new.bias is not None:
         new.bias.copy_(bias)
     new.train(old.training)
@@ -171,26 +185,29 @@ def sample_inputs(
     Returns:
         for each such layer, shape (at most ``samples``, in).
     """
-    seen: dict[str, list[Tensor]] = {}
-    hooks = []
+    names = {id(model.get_parameter(layer.parameter)): layer.name for layer in layers if fits_outputs(layer)}
     batches = images.split(32)
-    for layer in layers:
-        if fits_outputs(layer):
-            module = model.get_submodule(layer.name)
-            seen[layer.name] = []
-
-            def keep(module: nn.Module, args: tuple[Tensor, ...], into: list[Tensor] = seen[layer.name]) -> None:
-                x = args[0]
-                rows = x.movedim(1, -1) if isinstance(module, nn.Conv2d) else x
-                rows = rows.reshape(-1, rows.shape[-1])
-                wanted = -(-samples // len(batches))
-                into.append(rows[:: max(1, len(rows) // wanted)][:wanted].clone())
-
-            hooks.append(module.register_forward_pre_hook(keep))
-    try:
+    with opened(model), _Sampling(names, -(-samples // len(batches))) as sampling:
         for batch in batches:
             model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts)[:samples] for name, parts in seen.items() if parts}
+    return {name: torch.cat(parts)[:samples] for name, parts in sampling.seen.items()}
+
+
+class _Sampling(TorchFunctionMode):
+    """Keeps some of the inputs that meet a weight, whether a layer or the model itself passes it on."""
+
+    def __init__(self, names: Mapping[int, str], wanted: int) -> None:
+        super().__init__()
+        self.names, self.wanted = names, wanted
+        self.seen: dict[str, list[Tensor]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (F.linear, F.conv2d):
+            given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
+            name = self.names.get(id(given["weight"]))
+            if name is not None:
+                x = given["input"] if func is F.linear else given["input"].movedim(1, -1)
+                rows = x.reshape(-1, x.shape[-1])
+                kept = rows[:: max(1, len(rows) // self.wanted)][: self.wanted]
+                self.seen.setdefault(name, []).append(kept.clone())
+        return func(*args, **(kwargs or {}))

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import swin_t
+from torchvision.models import VisionTransformer, mobilenet_v2, swin_t
 
+from compressnet.attention import CompressedMultiheadAttention
 from compressnet.calibration import calibrate_
-from compressnet.layers import CompressedLayer
+from compressnet.layers import CompressedConv2d, CompressedLayer
 from compressnet.plan import PlannedLayer, candidates, plan_layers
 from compressnet.recipe import read_recipe
 from compressnet.rewrite import project_
@@ -145,3 +146,121 @@ def test_weights_that_a_model_passes_on_itself_are_met_as_well() -> None:
     assert [name.removeprefix("features.1.0.") for name in order] == ["attn.qkv", "attn.proj", "mlp.0", "mlp.3"]
     assert all(output is not None for _, output in errors.values())
     assert isinstance(model.get_submodule("features.1.0.attn.qkv"), CompressedLayer)
+
+
+def transformer() -> VisionTransformer:
+    torch.manual_seed(0)
+    model = VisionTransformer(16, 4, 2, 4, 48, 96, num_classes=7)
+    nn.init.normal_(model.heads.head.weight)  # type: ignore[arg-type]
+    return model.eval()
+
+
+def test_attention_is_fitted_to_its_outputs_in_the_order_it_runs() -> None:
+    dense, images = transformer(), torch.randn(48, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    layers = planned(dense, match="*.self_attention.*")
+    alone, calibrated = copy.deepcopy(dense), copy.deepcopy(dense)
+    project_(alone, layers)
+    order: list[str] = []
+    errors = calibrate_(calibrated, layers, images, on_layer=lambda layer, *errors: order.append(layer.name))
+    assert order == [layer.name for layer in layers if layer.method]
+    assert all(output is not None for _, output in errors.values())
+    assert {type(m) for m in calibrated.modules() if isinstance(m, nn.MultiheadAttention)} == {
+        CompressedMultiheadAttention
+    }
+    expected = outputs(dense, images)
+    wrong = (outputs(calibrated, images) - expected).norm()
+    assert wrong < 0.9 * (outputs(alone, images) - expected).norm()
+
+
+@pytest.mark.parametrize("projection", ["in_proj", "out_proj"])
+def test_the_biases_of_attention_are_corrected_in_a_copy(projection: str) -> None:
+    dense, images = transformer(), torch.randn(48, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    attention = dense.encoder.layers[0].self_attention
+    nn.init.normal_(attention.in_proj_bias)
+    before, calibrated = copy.deepcopy(attention.state_dict()), copy.deepcopy(dense)
+    calibrate_(calibrated, planned(dense, match=f"*_0.self_attention.{projection}"), images)
+    assert all(torch.equal(before[name], tensor) for name, tensor in attention.state_dict().items())
+    held = calibrated.encoder.layers[0].self_attention
+    x = dense.encoder.layers[0].ln_1(dense.encoder.pos_embedding + _embedded(dense, images)).detach()
+    if projection == "in_proj":
+        made = x @ held.in_proj.weight.T + held.in_proj_bias
+        expected = x @ attention.in_proj_weight.T + attention.in_proj_bias
+    else:
+        made, expected = held(x, x, x)[0], attention(x, x, x)[0]
+    torch.testing.assert_close(made.mean((0, 1)), expected.mean((0, 1)), rtol=1e-3, atol=1e-4)
+
+
+def _embedded(model: VisionTransformer, images: Tensor) -> Tensor:
+    tokens = model._process_input(images)
+    return torch.cat((model.class_token.expand(len(tokens), -1, -1), tokens), 1)
+
+
+class Crossing(nn.Module):
+    """Attention that has its batch second, by itself and of one tensor to another of other width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.within = nn.MultiheadAttention(8, 2)
+        self.between = nn.MultiheadAttention(8, 2, kdim=3, vdim=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(2).permute(2, 0, 1)
+        y = pixels.repeat(1, 1, 3)[..., :8]
+        y = y + self.within(y, y, y)[0]
+        return self.between(y, pixels, pixels)[0].transpose(0, 1)
+
+
+def test_attention_with_its_batch_second_and_with_separate_projections_is_fitted(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense, images = Crossing(), images[..., :5, :5]
+    alone, calibrated, expected = copy.deepcopy(dense), copy.deepcopy(dense), outputs(dense, images)
+    project_(alone, planned(dense))
+    errors = calibrate_(calibrated, planned(dense), images)
+    assert len(errors) == 6
+    assert all(output is not None for _, output in errors.values())
+    assert (outputs(calibrated, images) - expected).norm() < (outputs(alone, images) - expected).norm()
+
+
+class Across(Crossing):
+    """Attention from one tensor to another of its own width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.between = nn.MultiheadAttention(8, 2, kdim=8, vdim=8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = x.flatten(2).permute(2, 0, 1).repeat(1, 1, 3)[..., :8]
+        return self.between(self.within(pixels, pixels, pixels)[0], pixels, pixels)[0].transpose(0, 1)
+
+
+def test_a_joint_projection_of_several_tensors_is_projected_by_its_weight(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense = Across()
+    alone, layers = copy.deepcopy(dense), planned(dense)
+    project_(alone, layers)
+    errors = calibrate_(dense, layers, images[..., :5, :5])
+    assert [name for name, (_, output) in errors.items() if output is None] == ["between.in_proj"]
+    assert torch.equal(dense.between.in_proj_weight, alone.between.in_proj_weight)
+
+
+@pytest.mark.parametrize(
+    "rule", [{"match": "features.1.*", "grouped": True}, {"match": "features.1.conv.0.0"}], ids=str
+)
+def test_freshnet_takes_a_depthwise_convolution_when_asked_and_is_fitted_there(rule: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    dense, images = mobilenet_v2(num_classes=10).eval(), torch.randn(24, 3, 32, 32)
+    layers = planned(dense, **{"grouped": False, "method": "freshnet", "ratio": 2} | rule)
+    (depthwise,) = [layer for layer in layers if layer.method and layer.groups > 1]
+    assert depthwise.shape == (32, 1, 3, 3)
+    alone, calibrated = copy.deepcopy(dense), copy.deepcopy(dense)
+    project_(alone, [depthwise])
+    before = copy.deepcopy(dense.state_dict())
+    errors = calibrate_(calibrated, layers, images)[depthwise.name]
+    made = calibrated.get_submodule(depthwise.name)
+    assert isinstance(made, CompressedConv2d)
+    assert (made.groups, made.structured.numel) == (32, 144)
+    assert errors[1] is not None
+    seen = dense.features[0](images)
+    given = [model.get_submodule(depthwise.name)(seen) for model in (dense, alone, calibrated)]
+    assert (given[2] - given[0]).norm() < (given[1] - given[0]).norm()
+    assert all(torch.equal(before[name], tensor) for name, tensor in dense.state_dict().items())

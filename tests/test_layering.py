@@ -13,7 +13,7 @@ FLOORS = [
     {"accounting"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},
-    {"methods", "blocks"},
+    {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
     {"rewrite", "data"},

@@ -97,12 +97,21 @@ def test_fitting_on_what_the_layer_sees_beats_fitting_on_noise() -> None:
     assert errors[0] < errors[1]
 
 
-def test_attention_is_listed_and_stays() -> None:
+def test_attention_is_listed_by_its_projections() -> None:
     found = candidates(nn.Sequential(nn.MultiheadAttention(8, 2)))
-    assert [(layer.name, layer.remark) for layer in found] == [
-        ("0.in_proj", "in attention"),
-        ("0.out_proj", "in attention"),
+    assert [(layer.name, layer.kind, layer.remark) for layer in found] == [
+        ("0.in_proj", "attention", None),
+        ("0.out_proj", "linear", None),
     ]
+
+
+class Lightly(nn.Linear):
+    pass
+
+
+def test_a_layer_of_its_own_type_stays_dense() -> None:
+    (layer,) = candidates(nn.Sequential(Lightly(8, 8)))
+    assert layer.remark == "of its own type, Lightly"
 
 
 def test_a_layer_shared_by_several_places_stays_dense() -> None:

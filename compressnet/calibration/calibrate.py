@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressnet.attention import opened
 from compressnet.calibration.calls import Place
 from compressnet.calibration.walk import Walk
 from compressnet.fitting.linear import RIDGE
@@ -41,13 +42,11 @@ def calibrate_(
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
-    places = {
-        id(model.get_submodule(layer.name).weight): Place(layer, model.get_submodule(layer.name))
-        for layer in layers
-        if layer.method
-    }
+    tensors = dict(model.named_parameters(remove_duplicate=False))
+    places = {id(tensors[layer.parameter]): Place(layer, tensors.get(layer.bias)) for layer in layers if layer.method}
     try:
-        Walk(model, places, _chunks(model, images, memory), ridge, on_layer).run()
+        with opened(model):
+            Walk(model, places, _chunks(model, images, memory), ridge, on_layer).run()
     finally:
         for module, training in modes.items():
             module.training = training

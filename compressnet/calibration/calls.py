@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from compressnet.maths.hashing import Purpose, permutation
@@ -22,10 +22,10 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
 
 @dataclass
 class Place:
-    """A planned layer in the model, and what is known of it so far."""
+    """A planned layer, its own bias in the dense model, and what is known of it so far."""
 
     layer: PlannedLayer
-    module: nn.Module
+    dense_bias: Tensor | None
     fitted: StructuredWeight | None = None
     bias: Tensor | None = None
     errors: tuple[float, float] | None = None
@@ -52,7 +52,7 @@ class Call:
     def biased(self) -> bool:
         """Whether the bias is the layer's own, which may be changed."""
         bias = self.arguments.get("bias")
-        return bias is not None and bias is self.place.module.bias
+        return bias is not None and bias is self.place.dense_bias
 
     def dense(self, x: Tensor) -> Tensor:
         """The outputs of the dense layer."""

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from compressnet.accounting import AUXILIARY
+from compressnet.attention import INPUTS
 from compressnet.errors import FileError, did_you_mean
 from compressnet.methods import BY_NAME
 from compressnet.structured import StructuredWeight
 
 LayerKind = Literal["conv2d", "linear", "attention"]
+REWRITTEN = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
+"""What is rewritten: exactly these, and an attention's output projection."""
 REPLACED = "a block stands for it"
 FITTED = "made to fit the features of the block before it"
 
@@ -23,8 +27,9 @@ class PlannedLayer:
     """One weight and its fate.
 
     Args:
-        name: full module name; ``….in_proj`` for an attention's joint input projection.
-        kind: conv2d, linear or attention.
+        name: full module name; ``….in_proj`` for an attention's joint input projection, ``….q_proj``, ``….k_proj`` and
+            ``….v_proj`` for separate ones.
+        kind: conv2d, linear, or attention for an attention's input projection.
         shape: of the dense weight.
         groups: of a convolution.
         method: by name, or None where the layer stays dense.
@@ -56,7 +61,12 @@ class PlannedLayer:
     @property
     def parameter(self) -> str:
         """The name of the dense weight in a state_dict."""
-        return f"{self.name}_weight" if self.name.endswith("in_proj") else f"{self.name}.weight"
+        return f"{self.name}_weight" if self.kind == "attention" else f"{self.name}.weight"
+
+    @property
+    def bias(self) -> str:
+        """The name of the bias in a state_dict, where it has one of its own."""
+        return f"{self.name}_bias" if self.kind == "attention" else f"{self.name}.bias"
 
     @property
     def prefix(self) -> str:
@@ -123,17 +133,24 @@ def candidates(model: nn.Module, macs: Mapping[str, int] | None = None) -> list[
         macs: of each parameter that runs in evaluation; see :func:`compressnet.trace.parameter_macs`.
     """
     uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+    outputs = {
+        id(module.out_proj) for name, module in model.named_modules() if name and type(module) is nn.MultiheadAttention
+    }
     found = []
     for name, module in model.named_modules():
-        if isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
-            found.append(_planned(f"{name}.in_proj", "attention", module.in_proj_weight.shape, "in attention", macs))
-        elif isinstance(module, nn.Conv2d | nn.Linear) and name:
+        if not name or not isinstance(module, nn.Conv2d | nn.Linear | nn.MultiheadAttention):
+            continue
+        usual = type(module) in REWRITTEN or (type(module) is NonDynamicallyQuantizableLinear and id(module) in outputs)
+        reason = None if usual else f"of its own type, {type(module).__name__}"
+        if usual and uses[id(module)] > 1:
+            reason = "shared by several places"
+        if isinstance(module, nn.MultiheadAttention):
+            dense = dict(module.named_parameters(recurse=False))
+            for projection in INPUTS:
+                if (weight := dense.get(f"{projection}_weight")) is not None:
+                    found.append(_planned(f"{name}.{projection}", "attention", weight.shape, reason, macs))
+        else:
             kind: LayerKind = "conv2d" if isinstance(module, nn.Conv2d) else "linear"
-            reason = None
-            if type(module) not in (nn.Conv2d, nn.Linear):
-                reason = "in attention" if name.endswith("out_proj") else f"of its own type, {type(module).__name__}"
-            elif uses[id(module)] > 1:
-                reason = "shared by several places"
             found.append(_planned(name, kind, module.weight.shape, reason, macs, getattr(module, "groups", 1)))
     return found
 

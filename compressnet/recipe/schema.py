@@ -83,13 +83,13 @@ class MatchSpec(Section):
 
     Args:
         name: a glob on the full module name.
-        type: conv2d or linear.
+        type: conv2d, linear, or attention for an attention's input projection.
         kernel: height and width.
         min_numel: least number of weights.
     """
 
     name: str = "*"
-    type: Literal["conv2d", "linear"] | None = None
+    type: Literal["conv2d", "linear", "attention"] | None = None
     kernel: tuple[int, int] | None = None
     min_numel: int = Field(default=0, ge=0)
 

@@ -270,6 +270,8 @@ class File:
         return cls(meta, {name: _tensor(entry, payload) for name, entry in table.items()})
 
     def weight(self, layer: dict[str, Any]) -> np.ndarray:
+        if "method" not in layer:
+            return self.tensors[layer["name"] + ("_weight" if layer["kind"] == "attention" else ".weight")]
         prefix = f"{layer['name']}.structured."
         own = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
         return METHODS[layer["method"]](layer, own)
@@ -325,6 +327,24 @@ def test_it_finds_those_of_a_module_of_ones_own_with_other_shapes(tmp_path: Path
     for layer in file.meta["plan"]:
         ours = module.get_submodule(layer["name"]).weight.detach().numpy()  # type: ignore[operator, union-attr]
         np.testing.assert_allclose(file.weight(layer), ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("match", ["*.in_proj", "*.out_proj"])
+def test_it_finds_those_of_attention_whether_held_or_dense(match: str, tmp_path: Path) -> None:
+    dense = nn.Sequential(nn.TransformerEncoderLayer(12, 2, 20))
+    before = {name: tensor.clone().numpy() for name, tensor in dense.state_dict().items()}
+    rules = [{"match": match, "method": "hashednet", "ratio": 3}]
+    module = compressnet.compress(dense, {"layers": rules})
+    compressnet.save(module, tmp_path / "own.safetensors")
+    file = File.read(tmp_path / "own.safetensors")
+    names = {"0.self_attn.in_proj": "0.self_attn.in_proj_weight"}
+    for layer in file.meta["plan"]:
+        held = "method" in layer
+        ours = module.get_submodule(layer["name"]).weight.detach().numpy() if held else None  # type: ignore[operator]
+        expected = ours if held else before[names.get(layer["name"], f"{layer['name']}.weight")]
+        np.testing.assert_allclose(file.weight(layer), expected, rtol=0, atol=1e-5)
+    assert [layer["name"] for layer in file.meta["plan"] if "method" in layer] == [match.replace("*", "0.self_attn")]
+    np.testing.assert_array_equal(file.tensors["0.self_attn.in_proj_bias"], before["0.self_attn.in_proj_bias"])
 
 
 def test_the_page_describes_every_method_and_block() -> None:

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from compressnet.attention import CompressedMultiheadAttention
 from compressnet.plan import make_plan
 from compressnet.recipe import read_recipe
 from compressnet.rewrite import rewrite_
@@ -23,6 +25,9 @@ def test_it_plans_converts_and_keeps_its_output_shape(name: str) -> None:
     with torch.no_grad():
         logits = model(torch.empty(2, plan.preprocessing.channels, size, size, device="meta"))
     assert logits.shape == (2, 12)
+    attention = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention)]
+    assert all(isinstance(module, CompressedMultiheadAttention) for module in attention)
+    assert bool(attention) == name.startswith("vit_")
     rewritten = sum(layer.dense_numel for layer in plan.layers if layer.method)
     assert rewritten > 0
     assert plan.numel < plan.dense_numel

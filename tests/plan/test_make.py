@@ -74,11 +74,24 @@ def test_auxiliary_heads_earn_no_credit(name: str, head: str) -> None:
     assert [row.dense_numel for row in account.rows if row.name == "auxiliary heads"] == [0]
 
 
-def test_attention_says_why_it_stays_dense() -> None:
-    fate = fates(planned("vit_b_16", [{"match": "encoder.layers.*.mlp.*", "method": "hashednet", "ratio": 2}]))
-    assert fate["encoder.layers.encoder_layer_0.self_attention.in_proj"] == "in attention"
-    assert fate["encoder.layers.encoder_layer_0.self_attention.out_proj"] == "in attention"
-    assert fate["encoder.layers.encoder_layer_0.mlp.0"] == "hashednet"
+def test_the_projections_of_attention_are_layers_by_name_and_by_type() -> None:
+    plan = planned(
+        "vit_b_16",
+        [
+            {"match": {"type": "attention"}, "method": "lowrank", "rank": 8},
+            {"match": "encoder.layers.*", "method": "hashednet", "ratio": 2},
+        ],
+    )
+    block = "encoder.layers.encoder_layer_0"
+    assert {name.removeprefix(block): fate for name, fate in fates(plan).items() if name.startswith(block + ".")} == {
+        ".self_attention.in_proj": "lowrank",
+        ".self_attention.out_proj": "hashednet",
+        ".mlp.0": "hashednet",
+        ".mlp.3": "hashednet",
+    }
+    joint = next(layer for layer in plan.layers if layer.kind == "attention")
+    assert joint.dense_macs == 197 * 3 * 768 * 768
+    assert joint.macs == 197 * 8 * (768 + 3 * 768)
 
 
 def test_swin_passes_its_attention_weights_on_and_still_counts_them() -> None:
@@ -160,8 +173,9 @@ def test_a_rule_that_cannot_be_followed_is_a_mistake(layers: list[dict[str, Any]
 
 
 def test_a_rule_that_matches_only_what_stays_dense_says_why() -> None:
-    rule = {"match": "*.self_attention.in_proj", "method": "hashednet", "ratio": 2}
-    assert "stays dense: in attention" in mistakes({"model": {"name": "vit_b_16"}, "layers": [rule]})
+    rule = {"match": "AuxLogits.*", "method": "hashednet", "ratio": 2}
+    text = mistakes({"model": {"name": "inception_v3"}, "data": {**FAKE, "image_size": 299}, "layers": [rule]})
+    assert "stays dense: never runs in evaluation" in text
 
 
 @pytest.mark.parametrize(

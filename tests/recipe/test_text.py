@@ -75,7 +75,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("dataset: imagefolder", "dataset: imagefold", "line 2  data.dataset: unknown value 'imagefold'; did you mean 'imagefolder'?"),
         ("dtype: float16", "dtype: floaty16", "line 8  export.dtype: unknown value 'floaty16'; did you mean 'float16'?"),
         ("type: linear", "typ: linear", "line 6  layers[2].match.typ: unknown key; did you mean 'type'?"),
-        ("type: linear", "type: lstm", "line 6  layers[2].match.type: unknown value 'lstm'; there are conv2d, linear"),
+        ("type: linear", "type: lstm", "line 6  layers[2].match.type: unknown value 'lstm'; there are conv2d, linear, attention"),
         ('match: "features.*"', "match: 3", "line 4  layers[0].match: expected a glob, a list of globs, or keys such as {type: conv2d, kernel: [3, 3]}, not 3"),
         ("name: alexnet, ", "", "line 1  model.name: the key is missing"),
         ("batch_size: 64", "batch_size: 0", "line 2  data.batch_size: should be greater than or equal to 1, not 0"),
