@@ -1,7 +1,7 @@
 """Where every byte of a file is: from its header alone, without torch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,11 @@ def _total(counts: list[int | None]) -> int | None:
     return sum(known) if known and len(known) == len(counts) else None
 
 
+def standing_for(run: Sequence[str]) -> str:
+    """The remark on a block."""
+    return f"stands for {run[0]} … {run[-1]}" if len(run) > 1 else "stands for the layer"
+
+
 def account_of_file(path: str | Path) -> Account:
     """Account for every byte of a file.
 
@@ -137,7 +142,7 @@ def account_of(header: Header) -> Account:
     """
     try:
         return _account_of(header)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError):
         raise damaged(header.path) from None
 
 
@@ -175,6 +180,8 @@ def _layer_row(
     item: Mapping[str, Any], spans: dict[str, Span], errors: Mapping[str, float], outputs: Mapping[str, float]
 ) -> Row:
     name, method = item["name"], item.get("method")
+    if "block" in item:
+        return _block_row(item, spans, outputs.get(name))
     dense = f"{name}_weight" if item["kind"] == "attention" else f"{name}.weight"
     own = [key for key in spans if key.startswith(f"{name}.structured.")] if method else [dense]
     parts = [spans.pop(key) for key in own]
@@ -182,7 +189,7 @@ def _layer_row(
         name,
         method or "dense",
         tuple(item["shape"]),
-        math.prod(item["shape"]),
+        math.prod(item.get("dense_shape") or item["shape"]),
         sum(part.numel for part in parts),
         sum(part.nbytes for part in parts),
         item.get("dense_macs"),
@@ -191,6 +198,23 @@ def _layer_row(
         item.get("remark"),
         outputs.get(name),
         sum(part.nbytes for part in parts if part.dtype == "U8"),
+    )
+
+
+def _block_row(item: Mapping[str, Any], spans: dict[str, Span], output_error: float | None) -> Row:
+    parts = [spans.pop(key) for key in list(spans) if key.startswith(f"{item['name']}.")]
+    return Row(
+        item["name"],
+        item["block"],
+        tuple(item["shape"]),
+        int(item["dense_numel"]),
+        sum(part.numel for part in parts),
+        sum(part.nbytes for part in parts),
+        item.get("dense_macs"),
+        item.get("macs"),
+        None,
+        standing_for(item["run"]),
+        output_error,
     )
 
 

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 from PIL import Image
 from torch import Tensor, nn
 
-from compressnet.calibration import calibrate_
+from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import Description, describe
 from compressnet.checkpoint import save as save_
 from compressnet.errors import FileError
-from compressnet.plan import PlannedLayer, candidates, plan_layers
+from compressnet.plan import PlannedLayer, candidates, plan_blocks, plan_layers
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import CalibrationSection, Recipe, read_recipe
 from compressnet.rewrite import project_
@@ -43,19 +43,25 @@ def compress(
         RecipeError: the recipe is wrong or does not fit the module.
     """
     draft = read_recipe(recipe)
-    layers = plan_layers(draft, candidates(module))
+    blocks, found = plan_blocks(draft, module, candidates(module))
+    layers = plan_layers(draft, found)
     calibration = draft.checked().calibration or CalibrationSection()
-    with progress.task("projecting", sum(layer.method is not None for layer in layers)) as advance:
+    fitted = BlockFit(module, blocks, images)
+    fitted.place_()
+    compressed = sum(layer.method is not None for layer in layers)
+    with progress.task("projecting", compressed) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
             advance(1, layer=layer.name, error=error)
 
-        if images is None:
+        if images is None or not compressed:
             project_(module, layers, None, done)
         else:
             calibrate_(module, layers, images, ridge=calibration.ridge, on_layer=done)
+    if compressed:
+        fitted.refit_()
     recipe_text = draft.checked().model_dump(mode="json", exclude_defaults=True, exclude={"model", "data"})
-    module._compressnet = Description("converted", layers, recipe=recipe_text)  # type: ignore[assignment]
+    module._compressnet = Description("converted", layers, recipe=recipe_text, blocks=blocks)  # type: ignore[assignment]
     return module
 
 

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from compressnet.container import BLANK, FORMAT, KEY, Header, damaged, read_header, seal, verify
-from compressnet.errors import FileError, listing
+from compressnet.errors import FileError, PlanError, listing
 from compressnet.layers import freeze as freeze_
 from compressnet.layers import remake_
-from compressnet.plan import Plan, PlannedLayer
+from compressnet.plan import Plan, PlannedBlock, PlannedLayer, in_order
+from compressnet.plan.runs import find_run
 from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
 from compressnet.zoo import models
@@ -43,6 +44,7 @@ class Description:
         classes: their names.
         recipe: as a mapping.
         results: measured figures, such as accuracies and projection errors.
+        blocks: of the plan.
     """
 
     stage: str
@@ -52,12 +54,13 @@ class Description:
     classes: tuple[str, ...] | None = None
     recipe: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
+    blocks: tuple[PlannedBlock, ...] = ()
 
     @classmethod
     def of(cls, plan: Plan, stage: str) -> "Description":
         """The description of a plan's file."""
         recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
-        return cls(stage, plan.layers, plan.spec, plan.preprocessing, plan.classes, recipe)
+        return cls(stage, plan.layers, plan.spec, plan.preprocessing, plan.classes, recipe, blocks=plan.blocks)
 
     def to_json(self) -> dict[str, Any]:
         """As it travels."""
@@ -70,7 +73,7 @@ class Description:
             "model": self.spec.to_json() if self.spec else None,
             "preprocessing": self.preprocessing.to_json() if self.preprocessing else None,
             "classes": list(self.classes) if self.classes else None,
-            "plan": [layer.to_json() for layer in self.layers],
+            "plan": [each.to_json() for each in in_order(self.blocks, self.layers)],
             "recipe": dict(self.recipe),
             "results": dict(self.results),
         }
@@ -86,12 +89,13 @@ class Description:
         try:
             description = cls(
                 str(meta["stage"]),
-                tuple(PlannedLayer.from_json(item, where) for item in meta["plan"]),
+                tuple(PlannedLayer.from_json(item, where) for item in meta["plan"] if "block" not in item),
                 ModelSpec.from_json(meta["model"]) if meta["model"] else None,
                 Preprocessing.from_json(meta["preprocessing"]) if meta["preprocessing"] else None,
                 tuple(meta["classes"]) if meta["classes"] else None,
                 Recipe.model_validate(meta["recipe"]).model_dump(mode="json", exclude_defaults=True),
                 dict(meta["results"]),
+                tuple(PlannedBlock.from_json(item, where) for item in meta["plan"] if "block" in item),
             )
             if description.spec and description.classes and len(description.classes) != description.spec.num_classes:
                 raise ValueError
@@ -218,8 +222,26 @@ def fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def _skeleton(description: Description, into: nn.Module | None, where: str) -> nn.Module:
     model = models.skeleton(description.spec) if into is None and description.spec else into
     assert model is not None
+    _check_blocks(model, description.blocks, description.layers, where)
     _check_plan(model, description.layers, where)
-    return rewrite_(model, description.layers)
+    return rewrite_(model, description.layers, description.blocks)
+
+
+def _check_blocks(model: nn.Module, blocks: Sequence[PlannedBlock], layers: Sequence[PlannedLayer], where: str) -> None:
+    fitted = {layer.name: layer for layer in layers if layer.dense_shape}
+    for block in blocks:
+        head = fitted.pop(block.head, None)
+        try:
+            run = find_run(model, block.run)
+        except PlanError as error:
+            raise FileError(f"its block {block.name} does not fit the model: {error}", where) from None
+        found = run.names, run.head, run.ins, run.dense_numel
+        if found != (block.run, block.head, block.shape[1], block.dense_numel):
+            raise FileError(f"its block {block.name} does not fit the model's layers", where)
+        if head is None or head.dense_shape is None or head.shape != (head.dense_shape[0], block.shape[0]):
+            raise FileError(f"its plan has no layer that fits the block {block.name}", where)
+    if fitted or {name for block in blocks for name in block.run} & {layer.name for layer in layers}:
+        raise FileError("its plan gives layers to a block that is not there, or twice", where)
 
 
 def _check_plan(model: nn.Module, layers: Sequence[PlannedLayer], where: str) -> None:
@@ -230,8 +252,9 @@ def _check_plan(model: nn.Module, layers: Sequence[PlannedLayer], where: str) ->
             shape = tuple(model.get_parameter(layer.parameter).shape)
         except AttributeError:
             raise FileError(f"its plan names {layer.name}, which the dense model does not have", where) from None
-        if shape != layer.shape:
-            raise FileError(f"its plan gives {layer.name} the shape {layer.shape}; the model has {shape}", where)
+        dense = layer.dense_shape or layer.shape
+        if shape != dense:
+            raise FileError(f"its plan gives {layer.name} the shape {dense}; the model has {shape}", where)
 
 
 def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> None:

@@ -4,6 +4,7 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from compressnet.block import Block
 from compressnet.structured import ConvGeometry, StructuredWeight
 
 
@@ -81,7 +82,7 @@ def unfreeze(model: nn.Module) -> None:
 
 
 def remake_(model: nn.Module, device: str) -> None:
-    """Make the tables of every compressed layer on a device."""
+    """Make the tables of every compressed layer and block on a device."""
     for module in model.modules():
-        if isinstance(module, StructuredWeight):
+        if isinstance(module, StructuredWeight | Block):
             module.remake_(device)

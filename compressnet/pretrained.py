@@ -4,9 +4,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from compressnet.block import Block
 from compressnet.checkpoint import load
 from compressnet.container import read_header
-from compressnet.errors import FileError
+from compressnet.errors import FileError, listing
 from compressnet.layers import CompressedLayer
 from compressnet.plan import Plan
 from compressnet.zoo import models, weights
@@ -32,7 +33,7 @@ def with_weights(spec: ModelSpec, source: str | None, seed: int) -> nn.Module:
     if source is None or not is_ours(source):
         return weights.dense_model(spec, source, seed)
     model = models.fresh(spec, seed)
-    state = dense_state(load(source, freeze=False))
+    state = dense_state(load(source, freeze=False), source)
     weights.load_weights_(model, state, weights.classifier_keys(spec), source)
     return model.eval()
 
@@ -59,8 +60,23 @@ def is_ours(path: str) -> bool:
     return True
 
 
-def dense_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state_dict of the dense model that computes the same, with torchvision's names."""
+def dense_state(model: nn.Module, where: str) -> dict[str, Tensor]:
+    """The state_dict of the dense model that computes the same, with torchvision's names.
+
+    Args:
+        model: compressed or dense.
+        where: it comes from.
+
+    Raises:
+        FileError: a block stands for layers of it.
+    """
+    blocks = [name for name, module in model.named_modules() if isinstance(module, Block)]
+    if blocks:
+        raise FileError(
+            f"there is no dense form of the model: at {listing(blocks, 4)} a block stands for several layers",
+            where,
+            "export it without --dense; compressnet.load runs it",
+        )
     state = {name: tensor for name, tensor in model.state_dict().items() if ".structured." not in name}
     for name, module in model.named_modules():
         if isinstance(module, CompressedLayer):

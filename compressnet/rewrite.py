@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from compressnet.attention import CompressedMultiheadAttention, opened
+from compressnet.block import Block
 from compressnet.layers import CompressedConv2d, CompressedLayer, CompressedLinear
-from compressnet.plan import PlannedLayer
+from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.structured import StructuredWeight
 
 OnLayer = Callable[[PlannedLayer, float, float | None], None]
@@ -19,23 +20,52 @@ SAMPLES = 512  # inputs of a layer that a regression sees
 _TINY = 1e-30
 
 
-def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer]) -> nn.Module:
-    """Swap every planned layer for its compressed form, on the device (``meta`` included) of its weight.
+def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer], blocks: Sequence[PlannedBlock] = ()) -> nn.Module:
+    """Place every block, swap every planned layer for its compressed form, on its device (``meta`` included).
 
     The weights hold their initial values: see :func:`project_` for those of the dense layer.
 
     Args:
         model: changed in place.
         layers: of the plan.
+        blocks: of the plan.
 
     Returns:
         ``model``.
     """
+    for block in blocks:
+        place_(model, block)
     for layer in layers:
         if layer.method:
             device = model.get_parameter(layer.parameter).device
             swap_(model, layer, layer.build(str(device)))
     return model
+
+
+@torch.no_grad()
+def place_(model: nn.Module, planned: PlannedBlock) -> tuple[Block, nn.Linear]:
+    """Put a block where the first of its layers is, and behind it a linear layer that fits its features.
+
+    Of the others nothing is left that stores anything: the last dropout is kept, as a block has none itself.
+
+    Returns:
+        the block as drawn, and the layer, of zeros.
+    """
+    old = model.get_submodule(planned.head)
+    assert isinstance(old, nn.Linear)
+    where = old.weight.device
+    block, modes = planned.build(str(where)), {name: model.get_submodule(name).training for name in planned.run}
+    head = nn.Linear(block.outs, old.out_features, old.bias is not None, "meta", old.weight.dtype)
+    head = head.to_empty(device=where)
+    for parameter in head.parameters():
+        parameter.zero_()
+    dropouts = [name for name in planned.run if isinstance(model.get_submodule(name), nn.Dropout)]
+    for name in planned.run[1:]:
+        if name not in dropouts[-1:]:
+            model.set_submodule(name, nn.Identity().train(modes[name]))
+    model.set_submodule(planned.name, block.train(modes[planned.name]))
+    model.set_submodule(planned.head, head.train(old.training))
+    return block, head
 
 
 def project_(

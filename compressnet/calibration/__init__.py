@@ -9,7 +9,8 @@ itself. Where the activations of all images would not fit in memory, images go i
 run from the start up to it, while the first one waits.
 """
 
+from compressnet.calibration.blocks import BlockFit
 from compressnet.calibration.calibrate import calibrate_
 from compressnet.calibration.fit import fit_layer
 
-__all__ = ["calibrate_", "fit_layer"]
+__all__ = ["BlockFit", "calibrate_", "fit_layer"]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressnet.accounting import Account, account_of_file
-from compressnet.calibration import calibrate_
+from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import Description, save
 from compressnet.errors import DataError, FileError
 from compressnet.plan import Plan, PlannedLayer, make_plan
@@ -57,11 +57,11 @@ def convert(
     if plan.recipe.model and plan.recipe.model.weights is None:
         progress.note("model.weights is null: an untrained model is converted; `compressnet run` can train it first")
     model = dense_model(plan)
-    errors = _project_(plan, model, progress)
-    description = Description.of(plan, "converted" if errors else "dense")
+    errors, block_errors = _project_(plan, model, progress)
+    description = Description.of(plan, "converted" if errors or block_errors else "dense")
     results = {
         "projection_errors": _rounded({name: error for name, (error, _) in errors.items()}),
-        "output_errors": _rounded({name: error for name, (_, error) in errors.items()}),
+        "output_errors": _rounded({name: error for name, (_, error) in errors.items()} | block_errors),
     }
     results = {kind: figures for kind, figures in results.items() if figures}
     save(model, output, dataclasses.replace(description, results=results), force=force)
@@ -72,11 +72,17 @@ def _rounded(errors: Mapping[str, float | None]) -> dict[str, float]:
     return {name: float(f"{error:.6g}") for name, error in errors.items() if error is not None}
 
 
-def _project_(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, tuple[float, float | None]]:
-    """Calibrate where the recipe says so, else project weights by themselves; the errors of each layer."""
+def _project_(
+    plan: Plan, model: nn.Module, progress: Progress
+) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
+    """Calibrate where the recipe says so, else project weights by themselves; the errors of each layer and block."""
     compressed = [layer for layer in plan.layers if layer.method]
-    wanted = plan.recipe.calibration if compressed else None
+    wanted = plan.recipe.calibration if compressed or plan.blocks else None
     images = None if wanted is None else _images(plan, wanted.images, progress)
+    blocks = BlockFit(model, plan.blocks, _block_images(plan, progress) if images is None else images)
+    block_errors = _place_(blocks, progress)
+    if not compressed:
+        return {}, block_errors
     inputs = _inputs(plan, model, progress) if images is None else {}
     with progress.task("projecting" if images is None else "calibrating", len(compressed)) as advance:
 
@@ -86,12 +92,17 @@ def _project_(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, tup
 
         if images is None or wanted is None:
             untrained = plan.recipe.model is not None and plan.recipe.model.weights is None
-            return project_(model, plan.layers, inputs, done, untrained=untrained)
-        return calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
+            errors = project_(model, plan.layers, inputs, done, untrained=untrained)
+        else:
+            errors = calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
+    return errors, block_errors | blocks.refit_()
 
 
-def _images(plan: Plan, count: int, progress: Progress) -> Tensor:
-    """Images of the training part to calibrate on, as in evaluation, without their labels."""
+ALONE = "calibration takes training images; --set calibration=null projects weights alone"
+
+
+def _images(plan: Plan, count: int, progress: Progress, cure: str = ALONE) -> Tensor:
+    """Images of the training part to calibrate on, as in evaluation, without their labels; ``cure`` if they fail."""
     data = need_data(plan.recipe, "calibration").model_copy(update={"augment": "none"})
     plain = plan.recipe.model_copy(update={"data": data})
     assert plan.spec is not None
@@ -99,10 +110,29 @@ def _images(plan: Plan, count: int, progress: Progress) -> Tensor:
     try:
         dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
     except DataError as error:
-        message = f"{error}\n  calibration takes training images; --set calibration=null projects weights alone"
-        raise DataError(message) from None
+        raise DataError(f"{error}\n  {cure}") from None
     progress.note(f"fitting layers to their outputs on {min(count, len(dataset))} training images")
     return sample_images(dataset, count, plan.recipe.seed)
+
+
+def _place_(blocks: BlockFit, progress: Progress) -> dict[str, float]:
+    """Place and fit the blocks, where there are any; the errors of the outputs behind them."""
+    if not blocks.blocks:
+        return {}
+    with progress.task("fitting blocks", len(blocks.blocks)) as advance:
+        return blocks.place_(lambda block, error: advance(1, layer=block.name, output_error=error))
+
+
+def _block_images(plan: Plan, progress: Progress) -> Tensor | None:
+    """Images that blocks are fitted to where the recipe has no calibration; None without data."""
+    if not plan.blocks:
+        return None
+    names = ", ".join(block.name for block in plan.blocks)
+    if plan.recipe.data is None:
+        progress.note(f"no data: the layer behind {names} is fitted on Gaussian inputs")
+        return None
+    cure = f"convert fits the layer behind {names} on images; --set data=null takes Gaussian inputs"
+    return _images(plan, IMAGES, progress, cure)
 
 
 def _inputs(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, Tensor]:

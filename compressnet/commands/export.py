@@ -95,7 +95,7 @@ def export(
     wanted = _logits(source, images)
     with progress.task("writing and verifying", 3) as advance, replacing(output, force) as temporary:
         if dense:
-            state = _cast(dense_state(source), DTYPES[dtype], str(file))
+            state = _cast(dense_state(source, str(file)), DTYPES[dtype], str(file))
             save_state_dict(state, temporary)
             advance()
             expected = _logits(_plain(description.spec, state), images)

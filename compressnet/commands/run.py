@@ -16,7 +16,7 @@ from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
 from compressnet.container import read_header
 from compressnet.errors import FileError, ResumeError
-from compressnet.plan import Plan, PlannedLayer, make_plan
+from compressnet.plan import Plan, make_plan
 from compressnet.pretrained import dense_model, is_ours, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
@@ -145,10 +145,10 @@ class _Pipeline:
 
         def go(resume: bool) -> dict[str, Any]:
             description = Description.of(self.plan, "dense")
-            bare = tuple(_bare(layer) for layer in self.plan.layers)
+            bare = make_plan(read_recipe(self.recipe.model_copy(update={"layers": ()})))
             trained = train_stage(
                 dense_model(self.plan),
-                dataclasses.replace(description, layers=bare),
+                dataclasses.replace(description, layers=bare.layers, blocks=()),
                 self.recipe,
                 self.recipe.pretrain or TrainSection(),
                 path,
@@ -218,14 +218,6 @@ class _Pipeline:
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:
         self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
-
-
-def _bare(layer: PlannedLayer) -> PlannedLayer:
-    """The layer as it is before conversion."""
-    if layer.method is None:
-        return layer
-    macs = layer.dense_macs
-    return PlannedLayer(layer.name, layer.kind, layer.shape, layer.groups, dense_macs=macs, macs=macs)
 
 
 def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:

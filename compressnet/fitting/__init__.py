@@ -1,7 +1,8 @@
 """Parameters that reproduce a layer's outputs: least squares where the weight is linear in them, else regression."""
 
+from compressnet.fitting.head import fit_head_
 from compressnet.fitting.linear import fit_linear_
 from compressnet.fitting.pairs import Pairs
 from compressnet.fitting.regression import fit_
 
-__all__ = ["Pairs", "fit_", "fit_linear_"]
+__all__ = ["Pairs", "fit_", "fit_head_", "fit_linear_"]

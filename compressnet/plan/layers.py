@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -13,12 +13,15 @@ from compressnet.accounting import AUXILIARY
 from compressnet.attention import INPUTS
 from compressnet.errors import FileError, did_you_mean
 from compressnet.methods import BY_NAME
+from compressnet.recipe import Draft
 from compressnet.structured import MethodConfig, StructuredWeight
 
 UNMATCHED = "no rule matches it"
 LayerKind = Literal["conv2d", "linear", "attention"]
 REWRITTEN = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 """What is rewritten: exactly these, and an attention's output projection."""
+REPLACED = "a block stands for it"
+FITTED = "made to fit the features of the block before it"
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class PlannedLayer:
         macs: the same as executed.
         lr_scale: times the learning rate of its stored tensors; or a number for each that differs, by name.
         weight_decay: of its stored tensors; None is that of the training section.
+        dense_shape: of the dense model's weight, where a block has the layer made to fit its features.
     """
 
     name: str
@@ -53,11 +57,12 @@ class PlannedLayer:
     macs: int | None = None
     lr_scale: float | Mapping[str, float] = 1.0
     weight_decay: float | None = None
+    dense_shape: tuple[int, ...] | None = None
 
     @property
     def dense_numel(self) -> int:
-        """How many numbers the dense weight has."""
-        return math.prod(self.shape)
+        """How many numbers the weight has in the dense model."""
+        return math.prod(self.dense_shape or self.shape)
 
     @property
     def parameter(self) -> str:
@@ -88,20 +93,23 @@ class PlannedLayer:
 
     def macs_with(self, method: type[StructuredWeight], config: MethodConfig) -> int | None:
         """Multiply–accumulates of one image as executed when a method holds it; grouped products are run dense."""
-        if self.dense_macs is None or not method.runs_product(self.shape, self.groups):
-            return self.dense_macs
-        return self.dense_macs // self.dense_numel * method.macs_per_input(self.shape, config)
+        if self.dense_macs is None:
+            return None
+        product = method.runs_product(self.shape, self.groups)
+        each = method.macs_per_input(self.shape, config) if product else math.prod(self.shape)
+        return self.dense_macs // self.dense_numel * each
 
     def numel(self) -> int:
         """How many numbers are stored for it."""
-        return self.build("meta").numel if self.method else self.dense_numel
+        return self.build("meta").numel if self.method else math.prod(self.shape)
 
     def to_json(self) -> dict[str, Any]:
         """As it travels in a file: what is None, empty or usual is left out."""
         usual = PlannedLayer(self.name, self.kind, self.shape)
         items = {key: getattr(self, key) for key in self.__dataclass_fields__}
         kept = {k: v for k, v in items.items() if k in ("name", "kind", "shape") or v != getattr(usual, k)}
-        return kept | {"shape": list(self.shape)} | ({"config": dict(self.config)} if self.config else {})
+        shapes = {key: list(kept[key]) for key in ("shape", "dense_shape") if key in kept}
+        return kept | shapes | ({"config": dict(self.config)} if self.config else {})
 
     @classmethod
     def from_json(cls, item: Mapping[str, Any], where: str) -> "PlannedLayer":
@@ -111,15 +119,15 @@ class PlannedLayer:
             FileError: it is not what this version writes.
         """
         try:
-            layer = cls(**{**item, "shape": tuple(int(side) for side in item["shape"])})
-            known = layer.kind in ("conv2d", "linear", "attention") and all(side > 0 for side in layer.shape)
+            shapes = {key: tuple(map(int, item[key])) for key in ("shape", "dense_shape") if key in item}
+            layer = cls(**{**item, "shape": (), **shapes})
+            sides = (*layer.shape, *(layer.dense_shape or ()))
+            known = layer.kind in ("conv2d", "linear", "attention") and layer.shape and all(side > 0 for side in sides)
             counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
             whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
             if not (known and whole and isinstance(layer.name, str)):
                 raise ValueError
-            scales = layer.lr_scale.values() if isinstance(layer.lr_scale, Mapping) else (layer.lr_scale,)
-            if not all(0 <= float(number) < math.inf for number in (*scales, layer.weight_decay or 0)):
-                raise ValueError
+            check_pace(layer)
             if layer.method is not None:
                 if layer.method not in BY_NAME:
                     raise FileError(f"unknown method '{layer.method}'; {did_you_mean(layer.method, BY_NAME)}", where)
@@ -130,6 +138,38 @@ class PlannedLayer:
             name = item.get("name", "a layer") if isinstance(item, Mapping) else "a layer"
             raise FileError(f"its plan of {name} is damaged", where, "fetch it again") from None
         return layer
+
+
+class Paced(Protocol):
+    """What is read of the plan of a layer or block."""
+
+    @property
+    def lr_scale(self) -> float | Mapping[str, float]:
+        """Times the learning rate."""
+
+    @property
+    def weight_decay(self) -> float | None:
+        """Of its stored tensors."""
+
+
+def check_pace(planned: Paced) -> None:
+    """Refuse learning rates and weight decays that are none.
+
+    Raises:
+        ValueError: one is negative or not finite.
+    """
+    scales = planned.lr_scale.values() if isinstance(planned.lr_scale, Mapping) else (planned.lr_scale,)
+    if not all(0 <= float(number) < math.inf for number in (*scales, planned.weight_decay or 0)):
+        raise ValueError
+
+
+def check_scales(draft: Draft, index: int, lr_scale: float | Mapping[str, float], name: str, held: nn.Module) -> None:
+    """Note, for a rule, learning rates of tensors that its method or block does not train."""
+    tensors = [tensor for tensor, _ in held.named_parameters()]
+    for tensor in lr_scale if isinstance(lr_scale, Mapping) else ():
+        key = ("layers", index, "lr_scale", tensor)
+        if tensor not in tensors and not any(mistake.key == key for mistake in draft.mistakes):
+            draft.mistake(key, f"{name} trains no tensor '{tensor}'; {did_you_mean(tensor, tensors)}")
 
 
 def candidates(model: nn.Module, macs: Mapping[str, int] | None = None) -> list[PlannedLayer]:

@@ -1,6 +1,7 @@
 """From a draft of a recipe to a plan; every mistake that can be known without weights or data is raised here."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,8 +12,9 @@ from torch import nn
 from compressnet.errors import CompressnetError, PlanError, did_you_mean, listing
 from compressnet.maths.hashing import layer_seed
 from compressnet.methods import BY_NAME
+from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
 from compressnet.plan.budget import config_for
-from compressnet.plan.layers import UNMATCHED, PlannedLayer, candidates
+from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
 from compressnet.recipe.schema import RULES
@@ -28,12 +30,13 @@ class Plan:
 
     Args:
         recipe: it was made from.
-        layers: every weight, in module order.
+        layers: every weight that no block stands for, in module order.
         spec: the dense model; None for a module of the caller's own.
         preprocessing: of its images; None for a module of the caller's own.
         dense_numel: numbers in the dense model's state, without heads that never run in evaluation.
         auxiliary_numel: numbers of those heads.
         classes: the names of the classes, where the weights know them.
+        blocks: each stands for a run of layers.
     """
 
     recipe: Recipe
@@ -43,11 +46,12 @@ class Plan:
     dense_numel: int = 0
     auxiliary_numel: int = 0
     classes: tuple[str, ...] | None = None
+    blocks: tuple[PlannedBlock, ...] = ()
 
     @property
     def numel(self) -> int:
         """How many numbers the planned model stores, without heads that never run in evaluation."""
-        saved = sum(layer.dense_numel - layer.numel() for layer in self.layers if layer.method)
+        saved = sum(each.dense_numel - each.numel() for each in in_order(self.blocks, self.layers))
         return self.dense_numel - saved
 
 
@@ -67,9 +71,10 @@ def make_plan(draft: Draft) -> Plan:
     except (RuntimeError, AssertionError, ValueError):
         draft.mistake(("data", "image_size"), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
         raise _failed(draft) from None
-    layers = plan_layers(draft, candidates(model, macs))
+    blocks, found = plan_blocks(draft, model, candidates(model, macs))
+    layers = plan_layers(draft, found)
     run, idle = _count(model, macs, layers)
-    return Plan(draft.checked(), layers, spec, shape, run, idle, classes)
+    return Plan(draft.checked(), layers, spec, shape, run, idle, classes, blocks)
 
 
 def _failed(draft: Draft) -> CompressnetError:
@@ -111,7 +116,11 @@ def plan_layers(draft: Draft, layers: Sequence[PlannedLayer]) -> tuple[PlannedLa
                 fates[layer.name] = dataclasses.replace(layer, remark=reason)
         if not eligible:
             reasons = {_why_dense(layer, match, rule) for layer in matched}
-            draft.mistake(("layers", index, "match"), f"matches only what stays dense: {'; '.join(map(str, reasons))}")
+            if reasons == {REPLACED}:
+                draft.mistake(("layers", index, "match"), "a block stands for every layer it matches")
+            else:
+                what = f"matches only what stays dense: {'; '.join(map(str, reasons))}"
+                draft.mistake(("layers", index, "match"), what)
             continue
         free = [layer for layer in eligible if layer.name not in taken]
         if not free:
@@ -120,12 +129,12 @@ def plan_layers(draft: Draft, layers: Sequence[PlannedLayer]) -> tuple[PlannedLa
         if rule is not None:
             _assign(draft, index, rule, free, fates)
     draft.checked()
-    return tuple(_with_reason(fates[layer.name]) for layer in layers)
+    return tuple(_with_reason(fates[layer.name]) for layer in layers if layer.remark != REPLACED)
 
 
 def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
     if draft.recipe is not None:
-        yield from ((rule.match, rule) for rule in draft.recipe.rules)
+        yield from ((rule.match, rule) if isinstance(rule, Rule) else (None, None) for rule in draft.recipe.rules)
         return
     raw = draft.raw.get("layers")
     for item in raw if isinstance(raw, list) else ():
@@ -135,7 +144,7 @@ def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
             yield rule.match, rule
         except (ValueError, KeyError, TypeError):
             globs = match if isinstance(match, list) else [match]
-            valid = all(isinstance(glob, str) for glob in globs)
+            valid = all(isinstance(glob, str) for glob in globs) and "block" not in item
             yield (tuple(globs) if valid else None), None
 
 
@@ -165,7 +174,7 @@ def _fits(layer: PlannedLayer, match: MatchSpec) -> bool:
         fnmatchcase(layer.name, match.name)
         and match.type in (None, layer.kind)
         and (match.kernel is None or tuple(layer.shape[2:]) == match.kernel)
-        and layer.dense_numel >= match.min_numel
+        and math.prod(layer.shape) >= match.min_numel
     )
 
 
@@ -184,7 +193,6 @@ def _assign(
     method = BY_NAME[rule.method]
     dtype = (draft.recipe or Recipe()).export.dtype
     refused = []
-    unknown: dict[str, str] = {}
     for layer in layers:
         try:
             config = config_for(rule, layer, dtype)
@@ -204,17 +212,14 @@ def _assign(
             lr_scale=rule.lr_scale,
             weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,
         )
-        scaled = rule.lr_scale if isinstance(rule.lr_scale, dict) else {}
-        tensors = [name for name, _ in fates[layer.name].build("meta").named_parameters()]
-        for name in set(scaled) - set(tensors):
-            unknown.setdefault(name, did_you_mean(name, tensors))
-    for name, near in unknown.items():
-        draft.mistake(("layers", index, "lr_scale", name), f"{rule.method} trains no tensor '{name}'; {near}")
+        check_scales(draft, index, rule.lr_scale, rule.method, fates[layer.name].build("meta"))
     if refused:
         draft.mistake(("layers", index, "method"), f"{rule.method} cannot hold {listing(refused, 4)}")
 
 
 def _with_reason(layer: PlannedLayer) -> PlannedLayer:
+    if layer.dense_shape and layer.remark is None:
+        return dataclasses.replace(layer, remark=FITTED)
     if layer.method is None and layer.remark is None:
         return dataclasses.replace(layer, remark=UNMATCHED)
     return layer

@@ -110,6 +110,8 @@ def _from_file(
     spec = ModelSpec.from_json(header.meta["model"])
     if spec.name != section.name:
         raise WeightsError(f"it holds {spec.name}, not {section.name}", str(path))
+    if any("block" in item for item in header.meta["plan"]):
+        raise WeightsError("it holds a model with blocks, which has no dense weights to start from", str(path))
     base = Preprocessing.from_json(header.meta["preprocessing"])
     classes = header.meta.get("classes")
     if section.num_classes and section.num_classes != spec.num_classes:

@@ -1,6 +1,7 @@
 """The recipe: what a user wants, in YAML, validated with every mistake at once."""
 
 from compressnet.recipe.schema import (
+    BlockRule,
     CalibrationSection,
     DataSection,
     DistillSection,
@@ -15,6 +16,7 @@ from compressnet.recipe.schema import (
 from compressnet.recipe.text import Draft, Mistake, mistakes_error, read_recipe
 
 __all__ = [
+    "BlockRule",
     "CalibrationSection",
     "DataSection",
     "DistillSection",

@@ -4,8 +4,11 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 
+from compressnet.block import BlockConfig
+from compressnet.blocks import BLOCKS
+from compressnet.blocks import BY_NAME as BLOCK_BY_NAME
 from compressnet.fitting.linear import RIDGE
 from compressnet.methods import BY_NAME, METHODS
 from compressnet.structured import MethodConfig
@@ -92,22 +95,30 @@ class MatchSpec(Section):
     min_numel: int = Field(default=0, ge=0)
 
 
-class Rule(Section):
+class PacedSection(Section):
+    """At what pace the numbers learn that a rule stores.
+
+    Args:
+        lr_scale: times the learning rate, for what is stored; or a number for each tensor of it.
+        weight_decay: of what is stored; by default the method's or block's own, else that of the training section.
+    """
+
+    lr_scale: Scale | dict[str, Scale] = 1.0
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
+class Rule(PacedSection):
     """Which layers take which method; every method adds its own keys.
 
     Args:
         match: a glob on the full module name, a list of globs, or a ``MatchSpec``.
         method: by name.
         grouped: also take grouped and depthwise convolutions, which globs leave alone; an exact name always takes them.
-        lr_scale: times the learning rate, for what is stored in place of the weight; or a number for each tensor of it.
-        weight_decay: of what is stored in place of the weight; by default the method's own, else that of the section.
     """
 
     match: str | tuple[str, ...] | MatchSpec
     method: str
     grouped: bool = False
-    lr_scale: Scale | dict[str, Scale] = 1.0
-    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @property
     def config(self) -> MethodConfig:
@@ -134,6 +145,27 @@ class BudgetRule(Rule):
         return config(**{key: getattr(self, key) for key in config.model_fields} | {"ratio": ratio})
 
 
+class BlockRule(PacedSection):
+    """Which run of layers a block stands for; every block adds its own keys.
+
+    Args:
+        match: names or globs of consecutive children of one ``nn.Sequential``: linear layers, ReLU and dropout.
+        block: by name.
+    """
+
+    match: str | tuple[str, ...]
+    block: str
+
+    @property
+    def config(self) -> BlockConfig:
+        """The block's own keys."""
+        config = BLOCK_BY_NAME[self.block].Config
+        return config(**{key: getattr(self, key) for key in config.model_fields})
+
+
+BLOCK_TAG = "block "  # before the names of blocks, so that a method may have the same
+
+
 def _rule_of(method: Any) -> Any:
     fields: Any = {"method": (Literal[method.name], ...)}
     if "ratio" not in method.Config.sizes:
@@ -143,8 +175,23 @@ def _rule_of(method: Any) -> Any:
     return rule
 
 
+def _block_rule_of(block: Any) -> Any:
+    fields: Any = {"block": (Literal[block.name], ...)}
+    return create_model(f"{block.name}_rule", __base__=(BlockRule, block.Config), **fields)
+
+
+def _tag(rule: Any) -> str | None:
+    """The name of a rule's method, or of its block with the tag before it."""
+    get = rule.get if isinstance(rule, dict) else lambda key: getattr(rule, key, None)
+    name, tag = (get("block"), BLOCK_TAG) if get("block") is not None else (get("method"), "")
+    return f"{tag}{name}" if isinstance(name, str) else None
+
+
 RULES: dict[str, type[Rule]] = {method.name: _rule_of(method) for method in METHODS}
-AnyRule: Any = Annotated[reduce(or_, RULES.values()), Field(discriminator="method")]
+BLOCK_RULES: dict[str, type[BlockRule]] = {block.name: _block_rule_of(block) for block in BLOCKS}
+TAGS: dict[str, type[Section]] = {**RULES, **{f"{BLOCK_TAG}{name}": rule for name, rule in BLOCK_RULES.items()}}
+_TAGGED: Any = [Annotated[rule, Tag(tag)] for tag, rule in TAGS.items()]
+AnyRule: Any = Annotated[reduce(or_, _TAGGED), Discriminator(_tag)]
 
 
 class CalibrationSection(Section):
@@ -237,6 +284,6 @@ class Recipe(Section):
         return self
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[Rule | BlockRule, ...]:
         """The rules of ``layers``, in order."""
         return self.layers

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressnet.errors import RecipeError, did_you_mean
-from compressnet.recipe.schema import RULES, MatchSpec, Recipe, Rule
+from compressnet.recipe.schema import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Recipe, Rule
 
 Key = tuple[str | int, ...]
 
@@ -177,23 +177,25 @@ def dotted(key: Iterable[str | int]) -> str:
 
 def _note(draft: Draft, item: dict[str, Any]) -> None:
     location = list(item["loc"])
-    if len(location) > 2 and location[0] == "layers" and location[2] in RULES:
-        method = location.pop(2)
-        section: type[BaseModel] = RULES[method]
+    if len(location) > 2 and location[0] == "layers" and location[2] in TAGS:
+        section: type[BaseModel] = TAGS[location.pop(2)]
     else:
         annotation = (
             Recipe.model_fields[location[0]].annotation if location and location[0] in Recipe.model_fields else None
         )
         section = next((c for c in _classes(annotation) if len(location) > 1), Recipe)
     if location[:1] == ["layers"] and len(location) > 3 and location[2] in MAPPINGS:
+        takes_keys = not (location[2] == "match" and issubclass(section, BlockRule))
         given = draft.raw["layers"][location[1]][location[2]]
-        if isinstance(given, dict) != str(location[3]).startswith(MAPPINGS[location[2]]):
+        if takes_keys and isinstance(given, dict) != str(location[3]).startswith(MAPPINGS[location[2]]):
             return
-        section = MatchSpec if location[2] == "match" else section
+        section = MatchSpec if location[2] == "match" and takes_keys else section
         del location[3]  # the branches of a union are pydantic's, not the user's
-        if not isinstance(given, dict):
+        if not (takes_keys and isinstance(given, dict)):
             location, item = location[:3], item | {"input": given}
-    key = (*location, "method") if item["type"] == "union_tag_invalid" else tuple(location)
+    key = tuple(location)
+    if item["type"] == "union_tag_invalid":
+        key += ("block" if item["ctx"]["tag"].startswith(BLOCK_TAG) else "method",)
     what = _words(item, key, section)
     if not any(m.key == key for m in draft.mistakes):
         draft.mistake(key, what)
@@ -209,17 +211,28 @@ def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     if kind == "extra_forbidden" and key[-1] in ("numel", "nbytes") and issubclass(section, Rule):
         sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
         return f"unknown key; its size {f'is set by {sizes}' if sizes else 'follows from the shape alone'}"
+    if kind == "extra_forbidden" and key[-1] == "method" and issubclass(section, BlockRule):
+        return "a rule has a method or a block, not both"
     if kind == "extra_forbidden":
         return f"unknown key; {did_you_mean(str(key[-1]), section.model_fields)}"
     if kind == "union_tag_not_found":
-        return f"the key 'method' is missing; {did_you_mean('', RULES)}"
+        blocks = did_you_mean("", BLOCK_RULES)
+        return f"the key 'method' is missing; {did_you_mean('', RULES)}; or the key 'block'; {blocks}"
     if kind == "union_tag_invalid":
-        method = item["ctx"]["tag"]
-        return f"unknown method '{method}'; {did_you_mean(method, RULES)}"
+        tag = item["ctx"]["tag"]
+        block = tag.removeprefix(BLOCK_TAG)
+        if block != tag:
+            is_method = f"it is a method: write 'method: {block}'"
+            return f"unknown block '{block}'; {is_method if block in RULES else did_you_mean(block, BLOCK_RULES)}"
+        if tag in BLOCK_RULES:
+            return f"unknown method '{tag}'; it is a block: write 'block: {tag}'"
+        return f"unknown method '{tag}'; {did_you_mean(tag, RULES)}"
     if kind == "missing":
         return MISSING
     if kind == "value_error":
         return str(item["ctx"]["error"])
+    if key[-1:] == ("match",) and issubclass(section, BlockRule):
+        return f"expected the names of consecutive layers, such as [classifier.1, classifier.2], not {given!r}"
     if key[-1:] == ("match",):
         return f"expected a glob, a list of globs, or keys such as {{type: conv2d, kernel: [3, 3]}}, not {given!r}"
     if kind == "literal_error" and isinstance(given, str):

@@ -17,7 +17,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
-from compressnet.plan import PlannedLayer
+from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import TrainSection
 from compressnet.training.distillation import Teacher
@@ -46,7 +46,7 @@ class Run:
         fingerprint: what the run depends on; a resumed run must have the same.
         title: pretrain or finetune.
         teacher: the dense model to learn from, or None.
-        layers: of the plan, which may have learning rates and weight decays of their own.
+        layers: and blocks of the plan, which may have learning rates and weight decays of their own.
     """
 
     settings: TrainSection
@@ -61,7 +61,7 @@ class Run:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     title: str = "finetune"
     teacher: Teacher | None = None
-    layers: Sequence[PlannedLayer] = ()
+    layers: Sequence[PlannedLayer | PlannedBlock] = ()
 
     @property
     def steps(self) -> int:

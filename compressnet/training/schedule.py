@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from compressnet.plan import PlannedLayer
+from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import TrainSection
 
 
 def make_optimizer(
-    model: nn.Module, settings: TrainSection, layers: Sequence[PlannedLayer] = ()
+    model: nn.Module, settings: TrainSection, layers: Sequence[PlannedLayer | PlannedBlock] = ()
 ) -> torch.optim.Optimizer:
     """The optimiser; weight decay leaves biases, norm layers and shared values of norms (one-dimensional ones) alone.
 
@@ -21,15 +21,16 @@ def make_optimizer(
     Args:
         model: whose parameters learn.
         settings: the optimiser, its learning rate and weight decay.
-        layers: of the plan.
+        layers: and blocks of the plan.
     """
     usual: list[tuple[float, float]] = [(1.0, settings.weight_decay), (1.0, 0.0)]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {kind: [] for kind in usual}
+    compressed = [layer for layer in layers if isinstance(layer, PlannedBlock) or layer.method]
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 or ".structured." in name
             kind = usual[0] if decays else usual[1]
-            layer = next((layer for layer in layers if layer.method and name.startswith(layer.prefix)), None)
+            layer = next((layer for layer in compressed if name.startswith(layer.prefix)), None)
             if layer is not None:
                 kind = _scale(layer, name), kind[1] if layer.weight_decay is None else layer.weight_decay
             groups.setdefault(kind, []).append(parameter)
@@ -42,7 +43,7 @@ def make_optimizer(
     return torch.optim.AdamW(listed, lr=settings.lr, fused=True)
 
 
-def _scale(layer: PlannedLayer, name: str) -> float:
+def _scale(layer: PlannedLayer | PlannedBlock, name: str) -> float:
     if isinstance(layer.lr_scale, Mapping):
         return layer.lr_scale.get(name.removeprefix(layer.prefix), 1.0)
     return layer.lr_scale

@@ -1,6 +1,7 @@
 """The small nets of the compression papers, registered so that ``torchvision.models.get_model`` knows them.
 
-Their weights come from a path, as torchvision publishes none.
+Their weights come from a path, as torchvision publishes none. The LeNets are ``nn.Sequential``, so that a block may
+stand for a run of their layers.
 
 - ``lenet5``: LeNet-5 as Caffe and Deep Compression have it (20-50-500-10). Y. LeCun, L. Bottou, Y. Bengio, P. Haffner,
   "Gradient-based learning applied to document recognition", Proc. IEEE 1998; S. Han, H. Mao, W. J. Dally, "Deep
@@ -11,6 +12,8 @@ Their weights come from a path, as torchvision publishes none.
   https://arxiv.org/abs/1506.04449. It takes 32×32 images in colour.
 """
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models._api import register_model
@@ -19,45 +22,47 @@ NAMES = ("lenet5", "lenet_300_100", "freshnets_cnn")
 NUM_CLASSES = 10
 
 
-class LeNet5(nn.Module):
+class LeNet5(nn.Sequential):
     """Two 5×5 convolutions, each followed by ReLU and 2×2 max pooling, and two FC layers with a ReLU between.
 
     Caffe's own ``lenet.prototxt`` has no ReLU after the convolutions.
 
-    Input: (batch, 1, 28, 28), or any grey size that leaves 4×4 after both poolings (28 to 31 pixels).
+    Input: (batch, 1, 28, 28), or any grey size that leaves 4×4 after both poolings (28 to 31 pixels). Output: logits of
+    shape (batch, num_classes).
     """
 
     in_channels = 1
 
     def __init__(self, num_classes: int = NUM_CLASSES) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 20, 5)
-        self.conv2 = nn.Conv2d(20, 50, 5)
-        self.fc1 = nn.Linear(800, 500)
-        self.fc2 = nn.Linear(500, num_classes)
+        children: OrderedDict[str, nn.Module] = OrderedDict()
+        for number, (ins, outs) in enumerate(((1, 20), (20, 50)), 1):
+            children[f"conv{number}"] = nn.Conv2d(ins, outs, 5)
+            children[f"relu{number}"] = nn.ReLU()
+            children[f"pool{number}"] = nn.MaxPool2d(2)
+        children["flatten"] = nn.Flatten()
+        children["fc1"] = nn.Linear(800, 500)
+        children["relu3"] = nn.ReLU()
+        children["fc2"] = nn.Linear(500, num_classes)
+        super().__init__(children)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of shape (batch, num_classes)."""
-        x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-        return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
+class LeNet300100(nn.Sequential):
+    """Three FC layers with ReLU between, 784-300-100-10.
 
-class LeNet300100(nn.Module):
-    """Three FC layers with ReLU between, 784-300-100-10. Input: (batch, 1, 28, 28)."""
+    Input: (batch, 1, 28, 28). Output: logits of shape (batch, num_classes).
+    """
 
     in_channels = 1
 
     def __init__(self, num_classes: int = NUM_CLASSES) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(784, 300)
-        self.fc2 = nn.Linear(300, 100)
-        self.fc3 = nn.Linear(100, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of shape (batch, num_classes)."""
-        x = F.relu(self.fc1(images.flatten(1)))
-        return self.fc3(F.relu(self.fc2(x)))
+        children: OrderedDict[str, nn.Module] = OrderedDict()
+        children["flatten"] = nn.Flatten()
+        children["fc1"] = nn.Linear(784, 300)
+        children["relu1"] = nn.ReLU()
+        children["fc2"] = nn.Linear(300, 100)
+        children["relu2"] = nn.ReLU()
+        children["fc3"] = nn.Linear(100, num_classes)
+        super().__init__(children)
 
 
 class FreshNetsCNN(nn.Module):

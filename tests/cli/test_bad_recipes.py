@@ -63,6 +63,18 @@ def refused(*arguments: object) -> str:
             MODEL + "layers: [{match: fc1, method: acdc, weight_decay: -1}]\n",
             "line 2  layers[0].weight_decay: should be greater than or equal to 0, not -1",
         ),
+        (
+            MODEL + "layers:\n  - {match: [fc1, fc2], block: deepfried_head, features: 1024}\n",
+            "line 3  layers[0].match: its layers are not consecutive: relu3 between them",
+        ),
+        (
+            MODEL + "layers:\n  - {match: fc1, block: deepfried_head,\n     features: 1000}\n",
+            "line 4  layers[0].features: deepfried_head cannot take it: features 1,000 is no multiple of 1,024",
+        ),
+        (
+            MODEL + "layers:\n  - {match: fc1, block: deepfried_haed, features: 1024}\n",
+            "line 3  layers[0].block: unknown block 'deepfried_haed'; did you mean 'deepfried_head'?",
+        ),
         ("model: [\n", "not YAML"),
         ("just text\n", "not a recipe"),
         ("layers: []\n", "model: the key is missing"),

@@ -11,12 +11,14 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from compressnet.blocks import BLOCKS
 from compressnet.cli import app
 from compressnet.methods import METHODS
 from compressnet.plan import make_plan
 from compressnet.recipe import Recipe, read_recipe
 from compressnet.recipe.schema import (
     DATASETS,
+    BlockRule,
     BudgetRule,
     CalibrationSection,
     DataSection,
@@ -45,6 +47,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## pretrain and finetune": TrainSection,
     "## export": ExportSection,
     **{f"### {method.name}": method.Config for method in METHODS},
+    "## blocks": BlockRule,
+    **{f"### {block.name}": block.Config for block in BLOCKS},
 }
 KEYS = [
     (heading, key)
@@ -70,19 +74,22 @@ def row(text: str, key: str) -> list[str]:
     return [cell.strip() for cell in found[0].strip("|").split(" | ")]
 
 
-@pytest.mark.parametrize("name", [method.name for method in METHODS])
-def test_every_method_has_its_page_and_its_test(name: str) -> None:
-    page = DOCS / "methods" / f"{name}.md"
+FORMS = [("methods", method) for method in METHODS] + [("blocks", block) for block in BLOCKS]
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, form.name) for kind, form in FORMS])
+def test_every_method_and_block_has_its_page_and_its_test(kind: str, name: str) -> None:
+    page = DOCS / kind / f"{name}.md"
     assert page.is_file()
-    assert (ROOT / "tests" / "methods" / f"test_{name}.py").is_file()
-    assert f"]({name}.md)" in (DOCS / "methods" / "README.md").read_text(encoding="utf-8")
+    assert (ROOT / "tests" / kind / f"test_{name}.py").is_file()
+    assert f"]({name}.md)" in (DOCS / kind / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), [(method.name, key) for method in METHODS for key in method.Config.model_fields]
+    ("kind", "name", "key"), [(kind, form.name, key) for kind, form in FORMS for key in form.Config.model_fields]
 )
-def test_every_key_of_a_method_is_on_its_own_page(name: str, key: str) -> None:
-    assert f"`{key}`" in (DOCS / "methods" / f"{name}.md").read_text(encoding="utf-8")
+def test_every_key_of_a_method_or_block_is_on_its_own_page(kind: str, name: str, key: str) -> None:
+    assert f"`{key}`" in (DOCS / kind / f"{name}.md").read_text(encoding="utf-8")
 
 
 def test_every_section_of_a_recipe_is_documented() -> None:
@@ -148,7 +155,7 @@ def planned(path: Path) -> None:
     weights = yaml.safe_load(path.read_text(encoding="utf-8"))["model"].get("weights")
     absent = isinstance(weights, str) and is_path(weights) and not Path(weights).exists()
     plan = make_plan(read_recipe(path, ["model.weights=null"] if absent else []))
-    assert not plan.recipe.layers or any(layer.method for layer in plan.layers)
+    assert not plan.recipe.layers or plan.blocks or any(layer.method for layer in plan.layers)
 
 
 def test_recipes_come_along() -> None:

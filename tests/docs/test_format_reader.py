@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import compressnet
+from compressnet.blocks import BY_NAME as BLOCK_BY_NAME
 from compressnet.layers import CompressedLayer
 from compressnet.methods import BY_NAME
 from tests.conftest import LENET
@@ -218,6 +220,27 @@ def acdc(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
     return U[:out, :ins].reshape(layer["shape"])
 
 
+def deepfried_head(block: dict[str, Any], tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    config = {"sigma": block["config"]["sigma"], "copies": 1}
+    weight = deepfried({**block, "config": config}, tensors | {"scale": tensors["scale"][None]})
+    return np.maximum(0, x @ weight.T + (tensors["bias"] if block["config"]["bias"] else 0))
+
+
+def acdc_stack(block: dict[str, Any], tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+    features, ins = block["shape"]
+    n = max(features, ins)
+    A, C = np.concatenate([tensors["spatial"][:ins], np.zeros(n - ins), tensors["spatial"][ins:]]), dct(n)
+    u = np.concatenate([x, np.zeros((len(x), n - ins))], axis=1)
+    for k, (D, b) in enumerate(zip(tensors["spectral"], tensors["bias"], strict=True)):
+        if k:
+            u = u[:, permutation(n, derive(block["seed"], k - 1), 5)]
+        u = np.maximum(0, (u * A[k * n : (k + 1) * n] @ C.T * D + b) @ C)
+    assert len(A) == block["config"]["depth"] * n
+    return u[:, :features]
+
+
+BLOCKS = {"deepfried_head": deepfried_head, "acdc_stack": acdc_stack}
+
 METHODS = {
     "freshnet": freshnet,
     "hashednet": hashednet,
@@ -258,6 +281,11 @@ class File:
         prefix = f"{layer['name']}.structured."
         own = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
         return METHODS[layer["method"]](layer, own)
+
+    def features(self, block: dict[str, Any], x: np.ndarray) -> np.ndarray:
+        prefix = f"{block['name']}."
+        own = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+        return BLOCKS[block["block"]](block, own, x)
 
 
 def _tensor(entry: dict[str, Any], payload: bytes) -> np.ndarray:
@@ -325,8 +353,34 @@ def test_it_finds_those_of_attention_whether_held_or_dense(match: str, tmp_path:
     np.testing.assert_array_equal(file.tensors["0.self_attn.in_proj_bias"], before["0.self_attn.in_proj_bias"])
 
 
-def test_the_page_describes_every_method() -> None:
+def test_the_page_describes_every_method_and_block() -> None:
     assert set(METHODS) == set(BY_NAME)
+    assert set(BLOCKS) == set(BLOCK_BY_NAME)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"block": "deepfried_head", "features": 64},
+        {"block": "deepfried_head", "features": 192, "sigma": 3, "adaptive": False, "bias": False},
+        {"block": "acdc_stack", "depth": 3},
+        {"block": "acdc_stack", "depth": 2, "features": 50},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("last", [None, {"match": "3", "method": "hashednet", "ratio": 2}])
+def test_it_computes_a_model_with_a_block(rule: dict[str, Any], last: dict[str, Any] | None, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(33, 70), nn.ReLU(), nn.Dropout(), nn.Linear(70, 20))
+    rules = [{"match": "[0-3]", **rule}, *([last] if last else [])]
+    compressnet.save(compressnet.compress(module, {"layers": rules}), tmp_path / "own.safetensors")
+    file = File.read(tmp_path / "own.safetensors")
+    block, head = file.meta["plan"]
+    assert (block["run"], block["head"], block["dense_numel"]) == (["0", "1", "2"], "3", 33 * 70 + 70)
+    assert (head["shape"], head["dense_shape"]) == ([20, block["shape"][0]], [20, 70])
+    x = torch.randn(5, 33)
+    weight = file.weight(head) if last else file.tensors["3.weight"]
+    logits = file.features(block, x.double().numpy()) @ weight.T + file.tensors["3.bias"]
+    np.testing.assert_allclose(logits, module.eval()(x).detach().numpy(), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from compressnet.blocks import BY_NAME as BLOCKS
 from compressnet.errors import RecipeError, listing
 from compressnet.methods import BY_NAME
 from compressnet.recipe import Recipe, read_recipe
@@ -65,7 +66,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("seed: 0", "sead: 0", "line 9  sead: unknown key; did you mean 'seed'?"),
         ("seed: 0", "seed: 0\nseed: 1", "line 10  seed: given twice"),
         ("method: freshnet", "method: freshent", "line 4  layers[0].method: unknown method 'freshent'; did you mean 'freshnet'?"),
-        ("method: freshnet, ", "", f"line 4  layers[0]: the key 'method' is missing; there are {listing(BY_NAME)}"),
+        ("method: freshnet, ", "", f"line 4  layers[0]: the key 'method' is missing; there are {listing(BY_NAME)}; or the key 'block'; there are {listing(BLOCKS)}"),
         ("ratio: 16", "ration: 16", "line 4  layers[0].ration: unknown key; did you mean 'ratio'?"),
         (", ratio: 16", "", "line 4  layers[0]: exactly one of ratio, numel, nbytes is to be given, not none"),
         ("method: freshnet", "method: lowrank, rank: 3", "line 4  layers[0]: exactly one of rank, ratio, numel, nbytes is to be given, not rank and ratio"),

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn import functional as F
 from torchvision import models
 
 from compressnet.zoo import papers
@@ -23,4 +24,13 @@ def test_a_net_answers_its_images_with_its_number_of_classes(name, num_classes):
 
 
 def test_the_layers_of_lenet5_have_caffes_names():
-    assert [name for name, _ in models.get_model("lenet5").named_children()] == ["conv1", "conv2", "fc1", "fc2"]
+    state = models.get_model("lenet5").state_dict()
+    assert list(dict.fromkeys(name.split(".")[0] for name in state)) == ["conv1", "conv2", "fc1", "fc2"]
+
+
+def test_lenet5_is_the_papers_composition_of_its_layers():
+    model = models.get_model("lenet5")
+    x = torch.randn(3, 1, 28, 28)
+    y = F.max_pool2d(F.relu(model.conv1(x)), 2)
+    y = F.max_pool2d(F.relu(model.conv2(y)), 2).flatten(1)
+    assert torch.equal(model(x), model.fc2(F.relu(model.fc1(y))))

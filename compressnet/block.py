@@ -1,0 +1,93 @@
+"""A form that is not a linear map: a block stands for a run of consecutive layers."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+
+class BlockConfig(BaseModel):
+    """A block's recipe keys: frozen, and nothing else is accepted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Block(nn.Module, ABC):
+    """Features of an input vector, held in few numbers; the linear layer that follows is made to fit them.
+
+    What is stored is exactly ``state_dict()``; tables are a pure function of (inputs, config, seed), are registered as
+    non-persistent buffers and made by :meth:`remake_`.
+
+    Args:
+        ins: length of an input.
+        config: the block's recipe keys.
+        seed: of the block's hashes, 32 bits.
+        device: of the parameters; on ``meta`` nothing is computed, which is how a block is priced.
+        dtype: of the parameters.
+    """
+
+    name: ClassVar[str]
+    """What a recipe calls the block; also its file, test and docs page."""
+    Config: ClassVar[type[BlockConfig]]
+    """The block's recipe keys."""
+    weight_decay: ClassVar[float | None] = None
+    """The weight decay of the parameters where a recipe says nothing else; None is that of the training section."""
+
+    def __init__(
+        self,
+        ins: int,
+        config: Any,
+        seed: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.ins, self.outs = ins, self.features(ins, config)
+        self.config = config
+        self.seed = seed
+        self._allocate_(torch.device(device or "cpu"), dtype)
+        self.remake_(device or "cpu")
+        if torch.device(device or "cpu").type != "meta":
+            self.draw_()
+
+    @classmethod
+    @abstractmethod
+    def features(cls, ins: int, config: Any) -> int:
+        """How many features it gives."""
+
+    @classmethod
+    def rejects(cls, ins: int, config: Any) -> str | None:
+        """Why it cannot take inputs of this length, or None."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def macs_per_input(cls, ins: int, config: Any) -> int:
+        """Multiply–accumulates of one input vector, as executed."""
+
+    @abstractmethod
+    def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Register what is stored, empty."""
+
+    @abstractmethod
+    def draw_(self) -> None:
+        """Set the initial values, from the specified hash."""
+
+    def remake_(self, device: torch.device | str) -> None:
+        """Make the tables, which are functions of (inputs, config, seed), on a device."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (…, ins) to (…, outs)."""
+
+    @property
+    def numel(self) -> int:
+        """How many numbers are stored."""
+        return sum(tensor.numel() for tensor in self.state_dict().values())
+
+    def extra_repr(self) -> str:
+        """Inputs, features, and how many numbers hold them."""
+        return f"{self.ins} -> {self.outs}, numel={self.numel}"
