@@ -38,6 +38,8 @@ class DeepFriedConfig(MethodConfig):
         steps: of the regression.
     """
 
+    sizes = ("copies",)
+
     copies: int = Field(default=1, ge=1, le=1000)
     init: Literal["fitted", "random"] = "fitted"
     sigma: float | None = Field(default=None, gt=0, allow_inf_nan=False)

@@ -210,7 +210,7 @@ def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden" and key[-1] in ("numel", "nbytes") and issubclass(section, Rule):
         sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
-        return f"unknown key; its size {f'is set by {sizes}' if sizes else 'follows from the shape alone'}"
+        return f"unknown key; its size is set by {sizes}"
     if kind == "extra_forbidden" and key[-1] == "method" and issubclass(section, BlockRule):
         return "a rule has a method or a block, not both"
     if kind == "extra_forbidden":

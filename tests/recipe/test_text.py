@@ -73,7 +73,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("ratio: 16", "ratio: 16, nbytes: 9", "line 4  layers[0]: exactly one of ratio, numel, nbytes is to be given, not ratio and nbytes"),
         ("ratio: 16", "numel: 0", "line 4  layers[0].numel: should be greater than or equal to 1, not 0"),
         ("method: freshnet, ratio: 16", "method: monarch, numel: 9", "line 4  layers[0].numel: unknown key; its size is set by 'blocks'"),
-        ("method: freshnet, ratio: 16", "method: deepfried, nbytes: 9", "line 4  layers[0].nbytes: unknown key; its size follows from the shape alone"),
+        ("method: freshnet, ratio: 16", "method: deepfried, nbytes: 9", "line 4  layers[0].nbytes: unknown key; its size is set by 'copies'"),
         ("ratio: 16", "ratio: .nan", "line 4  layers[0].ratio: should be a finite number, not nan"),
         ("ratio: 16", "ratio: sixteen", "line 4  layers[0].ratio: should be a valid number, unable to parse string as a number, not 'sixteen'"),
         ("dataset: imagefolder", "dataset: imagefold", "line 2  data.dataset: unknown value 'imagefold'; did you mean 'imagefolder'?"),
