@@ -112,7 +112,7 @@ def project_(
 def relative_error(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None = None) -> float:
     """‖W − Ŵ‖ / ‖W‖, or for a product ‖X Wᵀ − X Ŵᵀ‖ / ‖X Wᵀ‖ on the given or on Gaussian inputs.
 
-    A k×k convolution sees patches, of which there are no samples: there it is the error of the weight.
+    Of a convolution without inputs it is the error of the weight, which is small enough to be made.
     """
     given, wanted = _compared(weight, dense, inputs)
     return ((given - wanted).norm() / wanted.norm().clamp(min=_TINY)).item()
@@ -130,7 +130,7 @@ def keep_norm_(weight: StructuredWeight, dense: Tensor) -> None:
 
 def _compared(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
     """What a weight gives and what it should: the weights, or for a product its outputs."""
-    if weight.runs == "dense" or dense[0].numel() != dense.shape[1]:
+    if not weight.runs_product(weight.shape) or (inputs is None and dense.dim() == 4):
         return weight.to_dense(), dense
     if inputs is None:
         inputs = torch.randn(256, dense.shape[1], generator=torch.Generator().manual_seed(0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +15,17 @@ class MethodConfig(BaseModel):
     """A method's recipe keys: frozen, and nothing else is accepted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    sizes: ClassVar[tuple[str, ...]] = ()
+    """The keys that set how many numbers are stored. Where ``ratio`` is among them, exactly one of them is given."""
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        given = [key for key in self.sizes if getattr(self, key) is not None]
+        if "ratio" in self.sizes and len(given) != 1:
+            raise ValueError(
+                f"exactly one of {', '.join(self.sizes)} is to be given, not {' and '.join(given) or 'none'}"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -114,9 +125,11 @@ class StructuredWeight(nn.Module, ABC):
     exact_projection: ClassVar[bool]
     """Whether ``project_`` is the least-squares optimum in weight space."""
     runs: ClassVar[Literal["dense", "product"]]
-    """What a forward pass executes: a product with the dense weight, or the method's own."""
+    """What a forward pass executes: a product with the dense weight, or the method's own; see ``runs_product``."""
     uses_inputs: ClassVar[bool] = False
     """Whether ``project_`` is better for knowing what the layer sees."""
+    weight_decay: ClassVar[float | None] = None
+    """The weight decay of the parameters where a recipe says nothing else; None is that of the training section."""
 
     def __init__(
         self,
@@ -149,8 +162,19 @@ class StructuredWeight(nn.Module, ABC):
         return None
 
     @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MethodConfig:
+        """The keys that store nearest to 1/ratio of the dense numbers; the others have their defaults."""
+        config: Any = cls.Config
+        return config(ratio=ratio) if "ratio" in cls.Config.sizes else config()
+
+    @classmethod
+    def runs_product(cls, shape: Sequence[int], groups: int = 1) -> bool:
+        """Whether a layer of this shape is run as the method's own product, and not with the dense weight."""
+        return cls.runs == "product"
+
+    @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
-        """Multiply–accumulates that one input vector (or one output position of a convolution) costs as executed."""
+        """Multiply–accumulates of one product: with an input vector, or at one output position of a convolution."""
         return torch.Size(shape).numel()
 
     @abstractmethod
@@ -163,8 +187,8 @@ class StructuredWeight(nn.Module, ABC):
 
         Args:
             dense: shape ``shape``.
-            inputs: what the layer sees, shape (samples, in); methods that set ``uses_inputs`` bring their outputs on
-                it near to those of ``dense``. Others do not need it.
+            inputs: what the layer sees, shape (samples, in·kh·kw), patches of a convolution; methods that set
+                ``uses_inputs`` bring their outputs on it near to those of ``dense``. Others do not need it.
         """
 
     @torch.no_grad()
@@ -176,7 +200,7 @@ class StructuredWeight(nn.Module, ABC):
             parameter.mul_(factor)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """``x Wᵀ`` for x of shape (…, in)."""
+        """``x Wᵀ`` for x of shape (…, in), or of the patches (…, in·kh·kw) that a kernel sees."""
         return F.linear(x, self.dense().flatten(1))
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
@@ -199,7 +223,7 @@ class StructuredWeight(nn.Module, ABC):
 
     def freeze(self) -> None:
         """Keep the dense weight for inference, where a forward pass would make it; a product keeps nothing."""
-        if self.runs == "dense":
+        if not self.runs_product(self.shape):
             with torch.no_grad():
                 self._frozen = self.to_dense().detach()
 

@@ -1,5 +1,6 @@
 """What tests share: a quick model, its recipe, and the real data where it is."""
 
+import copy
 import os
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ LENET: dict[str, Any] = {
 @pytest.fixture
 def lenet() -> dict[str, Any]:
     """A recipe that trains in a second: LeNet-5 on digits, one layer of each method."""
-    return {key: value.copy() if isinstance(value, dict | list) else value for key, value in LENET.items()}
+    return copy.deepcopy(LENET)
 
 
 @pytest.fixture

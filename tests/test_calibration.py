@@ -264,3 +264,28 @@ def test_freshnet_takes_a_depthwise_convolution_when_asked_and_is_fitted_there(r
     given = [model.get_submodule(depthwise.name)(seen) for model in (dense, alone, calibrated)]
     assert (given[2] - given[0]).norm() < (given[1] - given[0]).norm()
     assert all(torch.equal(before[name], tensor) for name, tensor in dense.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "deepfried", "steps": 50},
+        {"method": "monarch"},
+        {"method": "lowrank", "rank": 6},
+        {"method": "lowrank", "rank": 6, "scheme": "separable"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("groups", [1, 2])
+def test_products_with_large_kernels_are_fitted_to_their_patches(
+    keys: dict[str, Any], groups: int, images: Tensor
+) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3, padding=1, groups=groups))
+    layers = plan_layers(read_recipe({"layers": [{"match": "2", **keys}]}), candidates(dense))
+    alone, expected = copy.deepcopy(dense), outputs(dense, images)
+    project_(alone, layers)
+    errors = calibrate_(dense, layers, images)
+    wrong, without = ((outputs(model, images) - expected).norm() for model in (dense, alone))
+    assert wrong < without
+    assert errors["2"][1] == pytest.approx((wrong / expected.norm()).item(), rel=0.2)

@@ -13,6 +13,7 @@ FLOORS = [
     {"accounting"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},
+    {"product"},
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},

@@ -30,8 +30,8 @@ def fit_layer(
     else:
         weight.project_(dense)
     error = relative_error(weight, dense, inputs.flatten(0, 1))
-    if weight.runs == "dense" or layer.groups > 1:
-        made = weight.to_dense().view_as(matrix)
+    if not weight.runs_product(layer.shape, layer.groups):
+        made = weight.to_dense().reshape(matrix.shape)
         bias = pairs.bias(made).float() if pairs.centred else None
         return weight, bias, (error, pairs.error(made, bias))
     given = weight.matmul(inputs[:, 0])

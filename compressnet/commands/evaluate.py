@@ -1,6 +1,6 @@
 """``evaluate``: accuracy and loss of a file, or of a recipe's dense model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from torch import nn
@@ -42,8 +42,7 @@ def evaluate(
         return evaluate_recipe(file, part=part, device=device, overrides=overrides, progress=progress)
     description = describe(file)
     recipe = recipe_of(description, file, overrides)
-    need_data(recipe, str(file))
-    return _measure(load(file), description, recipe, str(file), part, device, progress)
+    return _measure(lambda: load(file), description, recipe, str(file), part, device, progress)
 
 
 def evaluate_recipe(
@@ -57,12 +56,12 @@ def evaluate_recipe(
     """Evaluate the dense model of a recipe; as :func:`evaluate`."""
     plan = make_plan(read_recipe(recipe, overrides))
     where = "the recipe" if isinstance(recipe, Recipe) else str(recipe)
-    need_data(plan.recipe, where)
-    return _measure(dense_model(plan), Description.of(plan, "dense"), plan.recipe, where, part, device, progress)
+    described = Description.of(plan, "dense")
+    return _measure(lambda: dense_model(plan), described, plan.recipe, where, part, device, progress)
 
 
 def _measure(
-    model: nn.Module,
+    build: Callable[[], nn.Module],
     description: Description,
     recipe: Recipe,
     where: str,
@@ -78,4 +77,4 @@ def _measure(
         recipe, description.preprocessing, part, description.spec.num_classes, where, description.classes
     )
     loader = make_loader(dataset, data.batch_size, data.workers, device=on)
-    return evaluate_model(model.to(on), loader, on, progress=progress)
+    return evaluate_model(build().to(on), loader, on, progress=progress)

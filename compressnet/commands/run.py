@@ -176,7 +176,8 @@ class _Pipeline:
         def make() -> None:
             convert(self.recipe, path, force=True, progress=self.progress)
 
-        self.ledger.stage("convert", [*asked, origin], path, make)
+        configs = [dict(layer.config) for layer in self.plan.layers]  # a budget of bytes hangs on export.dtype
+        self.ledger.stage("convert", [*asked, origin, configs], path, make)
         return path
 
     def _finetune(self, converted: Path) -> Path:

@@ -5,6 +5,10 @@ from torch import Tensor
 
 from compressnet.structured import StructuredWeight
 
+LEARNING_RATE = 0.2  # for parameters of about 1
+BETAS = (0.9, 0.95)  # of Adam: a few hundred steps are too few for a longer memory
+BATCH = 32  # samples a step, which bounds the memory
+
 
 def fit_(
     weight: StructuredWeight,
@@ -12,12 +16,12 @@ def fit_(
     targets: Tensor,
     *,
     steps: int,
-    lr: float,
-    batch_size: int = 64,
+    lr: float = LEARNING_RATE,
+    batch_size: int = BATCH,
 ) -> None:
     """Fit ``weight.matmul(inputs)`` to ``targets`` by Adam on the squared error, with a cosine learning rate.
 
-    The parameters that gave the least error over all samples, the initial ones included, are kept.
+    Where that did not lessen the error over all samples, the initial parameters are kept.
 
     Args:
         weight: fitted in place.
@@ -25,12 +29,12 @@ def fit_(
         targets: shape (samples, out).
         steps: of the optimiser, one minibatch each.
         lr: the learning rate at the first step.
-        batch_size: samples a step, which bounds the memory.
+        batch_size: samples a step.
     """
     parameters = list(weight.parameters())
-    best = [p.detach().clone() for p in parameters]
+    initial = [p.detach().clone() for p in parameters]
     least = squared_error(weight, inputs, targets, batch_size)
-    optimizer = torch.optim.Adam(parameters, lr=lr)
+    optimizer = torch.optim.Adam(parameters, lr=lr, betas=BETAS)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     scale = 1 / targets.square().mean().clamp(min=torch.finfo(targets.dtype).tiny)
     batches = max(1, -(-len(inputs) // batch_size))
@@ -42,18 +46,16 @@ def fit_(
             loss.backward()
             optimizer.step()
             schedule.step()
-            if (step + 1) % batches == 0 or step + 1 == steps:
-                error = squared_error(weight, inputs, targets, batch_size)
-                if error < least:
-                    least, best = error, [p.detach().clone() for p in parameters]
     with torch.no_grad():
-        for parameter, value in zip(parameters, best, strict=True):
-            parameter.copy_(value)
+        worse = not squared_error(weight, inputs, targets, batch_size) < least  # not a number is worse
+        for parameter, value in zip(parameters, initial, strict=True):
             parameter.grad = None
+            if worse:
+                parameter.copy_(value)
 
 
 @torch.no_grad()
-def squared_error(weight: StructuredWeight, inputs: Tensor, targets: Tensor, batch_size: int = 64) -> float:
+def squared_error(weight: StructuredWeight, inputs: Tensor, targets: Tensor, batch_size: int = BATCH) -> float:
     """The sum of squared differences between ``weight.matmul(inputs)`` and ``targets``."""
     parts = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
     return sum((weight.matmul(x) - t).square().sum().item() for x, t in parts)

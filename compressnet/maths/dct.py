@@ -1,6 +1,7 @@
-"""The orthonormal discrete cosine transform (type II) of small kernels, as matrices."""
+"""The orthonormal discrete cosine transform (type II): of small kernels by matrices, of long vectors by FFT."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -36,6 +37,35 @@ def bands(height: int, width: int) -> Tensor:
         int64 of shape (height · width,), from 0 to height + width − 2.
     """
     return (torch.arange(height)[:, None] + torch.arange(width)[None, :]).flatten()
+
+
+def kernel(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of a weight's kernels; those of a fully connected layer are 1×1."""
+    return (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
+
+
+def band_numels(shape: Sequence[int]) -> list[int]:
+    """How many coefficients of a weight are in each of its bands."""
+    filters = shape[0] * shape[1]
+    return [filters * int(cells) for cells in torch.bincount(bands(*kernel(shape)))]
+
+
+def coefficients(weight: Tensor, transform: Tensor) -> Tensor:
+    """All coefficients of a weight's kernels, kernel by kernel.
+
+    Args:
+        weight: shape (out, in) or (out, in, kh, kw).
+        transform: :func:`dct2_matrix` of its kernels.
+
+    Returns:
+        shape (out · in · kh · kw,).
+    """
+    return (weight.reshape(-1, len(transform)) @ transform.T).flatten()
+
+
+def kernels(coefficients: Tensor, transform: Tensor, shape: Sequence[int]) -> Tensor:
+    """The weight of the given shape that has these coefficients: the inverse of :func:`coefficients`."""
+    return (coefficients.view(-1, len(transform)) @ transform.to(coefficients.dtype)).view(*shape)
 
 
 def dct(x: Tensor) -> Tensor:

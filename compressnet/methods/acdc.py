@@ -1,4 +1,4 @@
-"""ACDC: a fully connected weight as a cascade of diagonals, alternately before and behind a cosine transform.
+"""ACDC: a weight as a cascade of diagonals, alternately before and behind a cosine transform.
 
 Marcin Moczulski, Misha Denil, Jeremy Appleyard, Nando de Freitas: ACDC: A Structured Efficient Linear Layer, ICLR 2016,
 https://arxiv.org/abs/1511.05946
@@ -8,22 +8,23 @@ https://arxiv.org/abs/1511.05946
 | A, D | ``spatial``, ``spectral``: the diagonals of all factors |
 | C | :func:`compressnet.maths.dct.dct`, orthonormal |
 | K | ``depth`` |
-| N | ``width``, the larger of inputs and outputs |
+| N | ``width``, the larger of in·kh·kw and out |
 | the permutations between the factors | ``order``, from the specified hash |
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.fitting import fit_
 from compressnet.maths.dct import dct, idct
 from compressnet.maths.hashing import Purpose, derive, normal, permutation
-from compressnet.structured import ConvGeometry, MethodConfig, StructuredWeight
+from compressnet.product import FittedWeight
+from compressnet.structured import MethodConfig
 
 
 class ACDCConfig(MethodConfig):
@@ -36,27 +37,29 @@ class ACDCConfig(MethodConfig):
         steps: of the regression.
     """
 
+    sizes = ("depth",)
+
     depth: int = Field(default=4, ge=1, le=1000)
     init: Literal["fitted", "identity"] = "fitted"
     noise: float = Field(default=0.061, ge=0, le=10)
-    steps: int = Field(default=200, ge=1, le=100_000)
+    steps: int = Field(default=400, ge=1, le=100_000)
 
 
-class ACDCWeight(StructuredWeight):
-    """A weight of a fully connected layer, or 1×1 convolution, as a cascade of factors A C D C⁻¹.
+class ACDCWeight(FittedWeight):
+    """A weight, read as a matrix of out rows and n = in·kh·kw columns, as a cascade of factors A C D C⁻¹.
 
-    A row vector x passes through every factor, with a fixed permutation P between two:
+    A row vector x of n inputs passes through every factor, with a fixed permutation P between two:
 
         x Wᵀ = x · A₁ C D₁ C⁻¹ · P₁ · A₂ C D₂ C⁻¹ · P₂ ⋯        (C the orthonormal DCT-II)
 
-    Inputs are padded by zeros to the width, the larger of in and out, and the first ``out`` outputs are taken. This is
+    Inputs are padded by zeros to the width, the larger of n and out, and the first ``out`` outputs are taken. This is
     the linear form: the paper's has a bias on D, and a ReLU, between its factors.
 
-    Stored: in + (2 · depth − 1) · width floats; of A₁ only what meets an input.
+    Stored: n + (2 · depth − 1) · width floats; of A₁ only what meets an input.
     Re-made: the permutations, one int64 for each of (depth − 1) · width.
-    Cost: 2 · depth cosine transforms by FFT, O(width log width) each; the dense matrix is never formed.
+    Cost: 2 · depth cosine transforms by FFT, O(width log width) each; a k×k convolution makes the dense weight.
 
-    Source: Moczulski et al. 2016 (the structure, and the identity with noise to start from).
+    Source: Moczulski et al. 2016 (the structure, the identity with noise to start from, no weight decay).
 
     Example:
         >>> weight = ACDCWeight((10, 12), ACDCConfig(depth=2), seed=1)
@@ -66,35 +69,26 @@ class ACDCWeight(StructuredWeight):
 
     name = "acdc"
     Config = ACDCConfig
-    linear = False
-    exact_projection = False
-    runs = "product"
-    uses_inputs = True
+    weight_decay = 0.0
 
     order: Tensor
 
     @classmethod
-    def rejects(cls, shape: Sequence[int], config: Any) -> str | None:
-        """It holds matrices, in fewer numbers than they have."""
-        if len(shape) == 4 and tuple(shape[2:]) != (1, 1):
-            kernel = f"{shape[2]}×{shape[3]}"
-            return f"acdc holds fully connected layers and 1×1 convolutions, not {kernel} kernels; use freshnet"
-        outs, ins = shape[:2]
-        stored = ins + (2 * config.depth - 1) * max(outs, ins)
-        if stored >= outs * ins:
-            return f"its {stored:,} numbers would not be fewer than the {outs * ins:,} of the dense weight"
-        return None
+    def config_near(cls, shape: Sequence[int], ratio: float) -> ACDCConfig:
+        """The depth that comes nearest."""
+        depth = round(((math.prod(shape) / ratio - math.prod(shape[1:])) / _width(shape) + 1) / 2)
+        return ACDCConfig(depth=min(max(depth, 1), 1000))
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Two diagonals and two transforms a factor; a transform as n (log₂ n + 3), a radix-2 FFT and two twiddles."""
-        width = max(shape[:2])
+        width = _width(shape)
         return config.depth * 2 * width * ((width - 1).bit_length() + 4)
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
-        ins, depth = self.shape[1], self.config.depth
-        self.width = max(self.shape[:2])
-        self.spatial = nn.Parameter(torch.empty(ins + (depth - 1) * self.width, device=device, dtype=dtype))
+        depth = self.config.depth
+        self.width = _width(self.shape)
+        self.spatial = nn.Parameter(torch.empty(self.columns + (depth - 1) * self.width, device=device, dtype=dtype))
         self.spectral = nn.Parameter(torch.empty(depth, self.width, device=device, dtype=dtype))
         self.remake_(device)
         if device.type != "meta":
@@ -122,8 +116,8 @@ class ACDCWeight(StructuredWeight):
         self.spectral[-1].mul_(factor)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """``x Wᵀ`` for x of shape (…, in), by fast transforms in single or double precision."""
-        outs, ins = self.shape[:2]
+        """``x Wᵀ`` for x of shape (…, in·kh·kw), by fast transforms in single or double precision."""
+        outs, ins = self.shape[0], self.columns
         precise = torch.promote_types(torch.promote_types(x.dtype, self.spatial.dtype), torch.float32)
         first, *others = self.spatial.split([ins] + [self.width] * (self.config.depth - 1))
         y = F.pad(x.to(precise) * first, (0, self.width - ins))
@@ -133,40 +127,18 @@ class ACDCWeight(StructuredWeight):
             y = idct(dct(y) * self.spectral[factor + 1])
         return y[..., :outs].to(torch.promote_types(x.dtype, self.spatial.dtype))
 
-    def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
-        """A 1×1 convolution is a product at every position; with groups, the dense weight is made."""
-        if geometry.groups > 1:
-            return geometry.convolve(x, self.to_dense())
-        return self.matmul(geometry.sample(x)).permute(0, 3, 1, 2)
-
-    def to_dense(self) -> Tensor:
-        """The dense weight, by a product with the identity."""
-        identity = torch.eye(self.shape[1], dtype=self.spatial.dtype, device=self.spatial.device)
-        return torch.cat([self.matmul(rows) for rows in identity.split(1024)]).T.reshape(self.shape)
-
-    def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
-        """Regress the dense layer's outputs on its inputs, from the identity; see ``ACDCConfig.init``.
-
-        Args:
-            dense: shape ``shape``.
-            inputs: shape (samples, in); standard normal vectors where there are none.
-        """
-        self.draw_()
-        if self.config.init == "identity":
-            return self
-        if inputs is None:
-            samples = 512
-            inputs = normal(samples * self.shape[1], self.seed, stream=2).view(samples, -1)
-        inputs = inputs.to(self.spatial)
-        targets = F.linear(inputs, dense.detach().to(self.spatial).flatten(1))
-        self._fit_scale_(inputs, targets)
-        fit_(self, inputs, targets, steps=self.config.steps, lr=0.02)
-        self._fit_scale_(inputs, targets)
-        return self
+    @property
+    def learning_rate(self) -> float:
+        """Less in deeper cascades, whose factors multiply: the best of those tried at depths 4 and 12."""
+        return 0.4 / math.sqrt(self.config.depth)
 
     @torch.no_grad()
-    def _fit_scale_(self, inputs: Tensor, targets: Tensor) -> None:
+    def solve_(self, inputs: Tensor, targets: Tensor) -> None:
         """The best multiple of what the cascade gives goes into its last D."""
         outputs = torch.cat([self.matmul(x) for x in inputs.split(64)])
         energy = outputs.square().sum().clamp(min=torch.finfo(outputs.dtype).tiny)
         self.spectral[-1].mul_((outputs * targets).sum() / energy)
+
+
+def _width(shape: Sequence[int]) -> int:
+    return max(shape[0], torch.Size(shape[1:]).numel())

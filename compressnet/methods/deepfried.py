@@ -1,4 +1,4 @@
-"""Deep-Fried: a fully connected weight as adaptive Fastfood, three diagonals between Hadamard transforms.
+"""Deep-Fried: a weight as adaptive Fastfood, three diagonals between Hadamard transforms.
 
 Zichao Yang, Marcin Moczulski, Misha Denil, Nando de Freitas, Alex Smola, Le Song, Ziyu Wang: Deep Fried Convnets, ICCV
 2015, https://arxiv.org/abs/1412.7149; Fastfood: Le, Sarlós, Smola, ICML 2013, https://arxiv.org/abs/1408.3060
@@ -15,35 +15,39 @@ Zichao Yang, Marcin Moczulski, Misha Denil, Nando de Freitas, Alex Smola, Le Son
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from compressnet.fitting import fit_
-from compressnet.maths import fastfood
-from compressnet.maths.hashing import normal
-from compressnet.structured import ConvGeometry, MethodConfig, StructuredWeight
+from compressnet.maths.hadamard import factors, hadamard, next_power_of_two
+from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
+from compressnet.product import FittedWeight
+from compressnet.structured import MethodConfig
+
+_ROWS = 1024  # of a block that are made dense at a time
+_RIDGE = 1e-6  # of the energy of what the copies of a row give, so that copies alike do not matter
 
 
 class DeepFriedConfig(MethodConfig):
     """``deepfried`` in a recipe.
 
     Args:
+        copies: independent transforms whose outputs are added; each costs as much again.
         init: ``fitted`` regresses the dense layer's outputs on its inputs; ``random`` is the paper's Fastfood draw.
-        sigma: bandwidth of the draw, whose entries have standard deviation 1/σ; by default √(in / 2), He's choice.
+        sigma: bandwidth of the draw, whose entries have standard deviation 1/σ; by default √(n / 2), He's choice.
         steps: of the regression.
     """
 
+    copies: int = Field(default=1, ge=1, le=1000)
     init: Literal["fitted", "random"] = "fitted"
     sigma: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    steps: int = Field(default=200, ge=1, le=100_000)
+    steps: int = Field(default=400, ge=1, le=100_000)
 
 
-class DeepFriedWeight(StructuredWeight):
-    """A weight of a fully connected layer, or 1×1 convolution, as stacked adaptive Fastfood transforms.
+class DeepFriedWeight(FittedWeight):
+    """A weight, read as a matrix of out rows and n = in·kh·kw columns, of stacked adaptive Fastfood transforms.
 
     Each block of d rows is a product of diagonals, a permutation and two Walsh–Hadamard transforms:
 
@@ -53,11 +57,11 @@ class DeepFriedWeight(StructuredWeight):
     3 d numbers hold d² and a product costs O(d log d) in principle, about d^(4/3) as executed by small dense factors.
 
     Inputs are padded to d = 2^p by zeros, blocks are stacked until they give ``out`` rows; S is held only for rows, and
-    B only for columns, that are used.
+    B only for columns, that are used. Of C copies the weight is the sum, divided by √C.
 
-    Stored: out (S) + blocks · d (G) + blocks · in (B) floats.
-    Re-made: Π, one int64 for each of blocks · d.
-    Cost: two Hadamard transforms a block; the dense matrix is never formed.
+    Stored: copies · (out (S) + blocks · d (G) + blocks · n (B)) floats.
+    Re-made: Π, one int64 for each of copies · blocks · d.
+    Cost: two Hadamard transforms a block; a k×k convolution makes the dense weight, by one transform a row.
 
     Source: Yang et al. 2015, section 3 (equations 4 to 7); initial draw: Le et al. 2013.
 
@@ -69,42 +73,34 @@ class DeepFriedWeight(StructuredWeight):
 
     name = "deepfried"
     Config = DeepFriedConfig
-    linear = False
-    exact_projection = False
-    runs = "product"
-    uses_inputs = True
 
     order: Tensor
 
     @classmethod
-    def rejects(cls, shape: Sequence[int], config: Any) -> str | None:
-        """It holds matrices, in fewer numbers than they have."""
-        if len(shape) == 4 and tuple(shape[2:]) != (1, 1):
-            kernel = f"{shape[2]}×{shape[3]}"
-            return f"deepfried holds fully connected layers and 1×1 convolutions, not {kernel} kernels; use freshnet"
-        width, blocks = fastfood.layout(shape[0], shape[1])
-        stored = shape[0] + blocks * (width + shape[1])
-        if stored >= shape[0] * shape[1]:
-            return f"its {stored:,} numbers would not be fewer than the {shape[0] * shape[1]:,} of the dense weight"
-        return None
+    def config_near(cls, shape: Sequence[int], ratio: float) -> DeepFriedConfig:
+        """The number of copies that comes nearest."""
+        one = cls(shape, DeepFriedConfig(), 0, device="meta").numel
+        return DeepFriedConfig(copies=max(1, round(math.prod(shape) / ratio / one)))
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
-        return fastfood.macs(shape[0], shape[1])
+        width, blocks = _blocks(shape)
+        transform = width * sum(factor for factor in factors(width) if factor > 1)
+        return int(config.copies * (blocks * (2 * transform + width + torch.Size(shape[1:]).numel()) + shape[0]))
 
     @property
     def gain(self) -> float:
-        """√d / σ: the paper's 1 / (σ √d) for a Hadamard matrix of entries ±1/√d."""
-        sigma = self.config.sigma or math.sqrt(self.shape[1] / 2)
-        return fastfood.gain(self.width, sigma)
+        """√d / (σ √C): the paper's 1 / (σ √d) for a Hadamard matrix of entries ±1/√d, shared by the copies."""
+        sigma = self.config.sigma or math.sqrt(self.columns / 2)
+        return math.sqrt(self.width / self.config.copies) / sigma
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
-        outs, ins = self.shape[:2]
-        self.width, self.blocks = fastfood.layout(self.shape[0], self.shape[1])
-        self.scale = nn.Parameter(torch.empty(outs, device=device, dtype=dtype))
-        self.gauss = nn.Parameter(torch.empty(self.blocks, self.width, device=device, dtype=dtype))
-        self.signs = nn.Parameter(torch.empty(self.blocks, ins, device=device, dtype=dtype))
+        copies, outs = self.config.copies, self.shape[0]
+        self.width, self.blocks = _blocks(self.shape)
+        self.scale = nn.Parameter(torch.empty(copies, outs, device=device, dtype=dtype))
+        self.gauss = nn.Parameter(torch.empty(copies * self.blocks, self.width, device=device, dtype=dtype))
+        self.signs = nn.Parameter(torch.empty(copies * self.blocks, self.columns, device=device, dtype=dtype))
         self.remake_(device)
         if device.type != "meta":
             self.draw_()
@@ -112,15 +108,23 @@ class DeepFriedWeight(StructuredWeight):
     @torch.no_grad()
     def draw_(self) -> None:
         """The paper's draw, from the specified hash: B = ±1, G normal, S such that row norms are chi-distributed."""
-        scale, gauss, signs = fastfood.draw(self.shape[0], self.shape[1], self.seed)
-        self.scale.copy_(scale)
+        gauss = normal(self.gauss.numel(), self.seed, stream=0).view_as(self.gauss)
+        signs = (uniform(self.signs.numel(), self.seed, stream=1).view_as(self.signs) < 0.5).double()
+        # a chi variable of d ≥ 16 degrees is normal with mean √(d − ½) and variance ½, to a per cent
+        chi = math.sqrt(self.width - 0.5) + normal(self.scale.numel(), self.seed, stream=2) * math.sqrt(0.5)
+        norms = gauss.norm(dim=1).repeat_interleave(self.width).view(len(self.scale), -1)[:, : self.shape[0]]
         self.gauss.copy_(gauss)
-        self.signs.copy_(signs)
+        self.signs.copy_(2 * signs - 1)
+        self.scale.copy_(chi.clamp(min=0.1).view_as(self.scale) / norms)
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the permutation of each block, as positions among all blocks."""
-        order = fastfood.orders(self.shape[0], self.shape[1], self.seed, device)
-        self.register_buffer("order", order, persistent=False)
+        order = torch.empty(self.gauss.shape, dtype=torch.int64, device=device)
+        if order.device.type != "meta":
+            for block in range(len(order)):
+                part = permutation(self.width, derive(self.seed, block), Purpose.ORDER)
+                order[block] = torch.from_numpy(part.astype("int64")) + block * self.width
+        self.register_buffer("order", order.view(-1), persistent=False)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -128,47 +132,42 @@ class DeepFriedWeight(StructuredWeight):
         self.scale.mul_(factor)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """``x Vᵀ`` for x of shape (…, in), by fast transforms in the forward and the backward pass."""
-        return self._features(x) * (self.scale * self.gain)
+        """``x Vᵀ`` for x of shape (…, in·kh·kw), by fast transforms in the forward and the backward pass."""
+        return (self._features(x) * (self.scale * self.gain)).sum(-2)
 
     def _features(self, x: Tensor) -> Tensor:
-        return fastfood.mix(x, self.gauss, self.signs, self.order, self.shape[0])
-
-    def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
-        """A 1×1 convolution is a product at every position; with groups, the dense weight is made."""
-        if geometry.groups > 1:
-            return geometry.convolve(x, self.to_dense())
-        return self.matmul(geometry.sample(x)).permute(0, 3, 1, 2)
+        """What S scales, of shape (…, copies, out)."""
+        mixed = hadamard(x.unsqueeze(-2) * self.signs, self.width).flatten(-2)
+        mixed = mixed.index_select(-1, self.order).unflatten(-1, self.gauss.shape) * self.gauss
+        rows = hadamard(mixed, self.width, min(self.width, self.shape[0]))
+        return rows.unflatten(-2, (-1, self.blocks)).flatten(-2)[..., : self.shape[0]]
 
     def to_dense(self) -> Tensor:
-        """The dense weight, by a product with the identity."""
-        identity = torch.eye(self.shape[1], dtype=self.signs.dtype, device=self.signs.device)
-        return torch.cat([self.matmul(rows) for rows in identity.split(1024)]).T.reshape(self.shape)
-
-    def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
-        """Regress the dense layer's outputs on its inputs, from the random draw; see ``DeepFriedConfig.init``.
-
-        Args:
-            dense: shape ``shape``.
-            inputs: shape (samples, in); standard normal vectors where there are none.
-        """
-        self.draw_()
-        if self.config.init == "random":
-            return self
-        matrix = dense.detach().to(self.signs).flatten(1)
-        if inputs is None:
-            samples = 512
-            inputs = normal(samples * self.shape[1], self.seed, stream=3).view(samples, -1)
-        inputs = inputs.to(self.signs)
-        targets = F.linear(inputs, matrix)
-        self._fit_scale_(inputs, targets)
-        fit_(self, inputs, targets, steps=self.config.steps, lr=0.02)
-        self._fit_scale_(inputs, targets)
-        return self
+        """The dense weight: row m of a block is B H Πᵀ G on row m of H, which takes one transform a row."""
+        order = self.order.view_as(self.gauss) % self.width
+        identity = torch.eye(min(self.width, self.shape[0]), dtype=self.gauss.dtype, device=self.gauss.device)
+        made = []
+        for units in identity.split(_ROWS):
+            rows = hadamard(units, self.width)[:, None] * self.gauss
+            rows = torch.zeros_like(rows).scatter(-1, order.expand_as(rows), rows)
+            made.append(hadamard(rows, self.width, self.columns) * self.signs)
+        copies = torch.cat(made).unflatten(1, (-1, self.blocks)).permute(1, 2, 0, 3).flatten(1, 2)[:, : self.shape[0]]
+        return (copies * (self.scale * self.gain)[..., None]).sum(0).view(self.shape)
 
     @torch.no_grad()
-    def _fit_scale_(self, inputs: Tensor, targets: Tensor) -> None:
-        """The outputs are linear in S: its least-squares value is closed, row by row."""
-        features = torch.cat([self._features(x) for x in inputs.split(64)]) * self.gain
-        energy = features.square().sum(0)
-        self.scale.copy_((features * targets).sum(0) / energy.clamp(min=torch.finfo(energy.dtype).tiny))
+    def solve_(self, inputs: Tensor, targets: Tensor) -> None:
+        """The outputs are linear in S: its least-squares values are closed, row by row, over all copies at once."""
+        copies, outs = self.scale.shape
+        gram, cross = self.scale.new_zeros(outs, copies, copies), self.scale.new_zeros(outs, copies)
+        for x, y in zip(inputs.split(32), targets.split(32), strict=True):
+            features = self._features(x) * self.gain
+            gram += torch.einsum("nco,nko->ock", features, features)
+            cross += torch.einsum("nco,no->oc", features, y)
+        energy = gram.diagonal(dim1=1, dim2=2)
+        energy += _RIDGE * energy.mean(1, keepdim=True) + torch.finfo(energy.dtype).tiny
+        self.scale.copy_(torch.linalg.solve(gram, cross).T)
+
+
+def _blocks(shape: Sequence[int]) -> tuple[int, int]:
+    width = next_power_of_two(torch.Size(shape[1:]).numel())
+    return width, -(-shape[0] // width)

@@ -23,6 +23,8 @@ class DropFiltConfig(MethodConfig):
         ratio: dense numbers per stored value, at least 1.
     """
 
+    sizes = ("ratio",)
+
     ratio: float = Field(ge=1, allow_inf_nan=False)
 
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressnet.maths.dct import bands, dct2_matrix
+from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
 from compressnet.maths.hashing import Purpose, permutation
 from compressnet.structured import MethodConfig, StructuredWeight
 
@@ -29,6 +29,8 @@ class DropFreqConfig(MethodConfig):
     Args:
         ratio: dense numbers per stored number, at least 1.
     """
+
+    sizes = ("ratio",)
 
     ratio: float = Field(ge=1, allow_inf_nan=False)
 
@@ -72,17 +74,12 @@ class DropFreqWeight(StructuredWeight):
     @classmethod
     def remark(cls, shape: Sequence[int], config: Any) -> str | None:
         """A kernel of one coefficient has no frequencies."""
-        return "one coefficient a kernel: which are kept is hashed" if _kernel(shape) == (1, 1) else None
-
-    def band_numels(self) -> list[int]:
-        """N_j, the coefficients of each band."""
-        filters = self.shape[0] * self.shape[1]
-        return [filters * int(cells) for cells in torch.bincount(bands(*_kernel(self.shape)))]
+        return "one coefficient a kernel: which are kept is hashed" if kernel(shape) == (1, 1) else None
 
     def band_kept(self) -> list[int]:
         """How many coefficients of each band are kept."""
         rest, kept = _kept(self.shape, self.config), []
-        for numel in self.band_numels():
+        for numel in band_numels(self.shape):
             kept.append(min(rest, numel))
             rest -= kept[-1]
         return kept
@@ -97,13 +94,13 @@ class DropFreqWeight(StructuredWeight):
         if positions.device.type != "meta":
             positions.copy_(self._positions())
         self.register_buffer("positions", positions, persistent=False)
-        transform = dct2_matrix(*_kernel(self.shape)).to(device, self.values.dtype)
+        transform = dct2_matrix(*kernel(self.shape)).to(device, self.values.dtype)
         self.register_buffer("transform", transform, persistent=False)
 
     def _positions(self) -> Tensor:
-        band_of_cell = bands(*_kernel(self.shape)).numpy()
+        band_of_cell = bands(*kernel(self.shape)).numpy()
         cells, parts = len(band_of_cell), []
-        for band, (numel, kept) in enumerate(zip(self.band_numels(), self.band_kept(), strict=True)):
+        for band, (numel, kept) in enumerate(zip(band_numels(self.shape), self.band_kept(), strict=True)):
             within = np.arange(numel, dtype=np.int64)
             if kept < numel:
                 within = (
@@ -115,19 +112,14 @@ class DropFreqWeight(StructuredWeight):
 
     def to_dense(self) -> Tensor:
         """The dense weight."""
-        coefficients = self.values.new_zeros(self.shape.numel()).index_add(0, self.positions, self.values)
-        return (coefficients.view(-1, len(self.transform)) @ self.transform.to(self.values.dtype)).view(self.shape)
+        zeros = self.values.new_zeros(self.shape.numel())
+        return kernels(zeros.index_add(0, self.positions, self.values), self.transform, self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Take the kept coefficients of the dense weight; ``inputs`` are not needed."""
-        coefficients = dense.to(self.values).reshape(-1, len(self.transform)) @ self.transform.T
-        self.values.copy_(coefficients.flatten().index_select(0, self.positions))
+        self.values.copy_(coefficients(dense.to(self.values), self.transform).index_select(0, self.positions))
         return self
-
-
-def _kernel(shape: Sequence[int]) -> tuple[int, int]:
-    return (shape[2], shape[3]) if len(shape) == 4 else (1, 1)
 
 
 def _kept(shape: Sequence[int], config: Any) -> int:

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet.maths.allocation import beta_rates, share_out
-from compressnet.maths.dct import bands, dct2_matrix
+from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
 from compressnet.maths.hashing import Hashing, signed_indices
 from compressnet.maths.sharing import expand, signed_mean
 from compressnet.structured import MethodConfig, StructuredWeight
@@ -36,6 +36,8 @@ class FreshNetConfig(MethodConfig):
         beta: second shape; above 1 favours low frequencies, and α = β = 1 treats all bands alike.
         hashing: ``balanced``, or ``independent`` as in the paper.
     """
+
+    sizes = ("ratio",)
 
     ratio: float = Field(ge=1, allow_inf_nan=False)
     alpha: float = Field(default=0.2, gt=0, le=100)
@@ -79,21 +81,11 @@ class FreshNetWeight(StructuredWeight):
     @classmethod
     def remark(cls, shape: Sequence[int], config: Any) -> str | None:
         """A kernel of one coefficient has no frequencies."""
-        return "one coefficient a kernel: plain hashing" if _kernel(shape) == (1, 1) else None
-
-    @property
-    def kernel(self) -> tuple[int, int]:
-        """Height and width of a filter; 1, 1 for a fully connected layer."""
-        return _kernel(self.shape)
-
-    def band_numels(self) -> list[int]:
-        """N_j, the coefficients of each band."""
-        filters = self.shape[0] * self.shape[1]
-        return [filters * int(cells) for cells in torch.bincount(bands(*self.kernel))]
+        return "one coefficient a kernel: plain hashing" if kernel(shape) == (1, 1) else None
 
     def band_buckets(self) -> list[int]:
         """K_j, the values of each band."""
-        numels = self.band_numels()
+        numels = band_numels(self.shape)
         total = max(len(numels), int(self.shape.numel() / self.config.ratio))
         return share_out(total, numels, beta_rates(len(numels), self.config.alpha, self.config.beta))
 
@@ -103,37 +95,31 @@ class FreshNetWeight(StructuredWeight):
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the signed index of every coefficient, and the transform."""
-        cells = self.kernel[0] * self.kernel[1]
-        indices = torch.empty((self.shape[0] * self.shape[1], cells), dtype=torch.int32, device=device)
+        indices = torch.empty(self.shape.numel(), dtype=torch.int32, device=device)
         if indices.device.type != "meta":
             indices.copy_(self._signed_indices())
-        self.register_buffer("indices", indices.view(-1), persistent=False)
-        transform = dct2_matrix(*self.kernel).to(device, self.buckets.dtype)
+        self.register_buffer("indices", indices, persistent=False)
+        transform = dct2_matrix(*kernel(self.shape)).to(device, self.buckets.dtype)
         self.register_buffer("transform", transform, persistent=False)
 
     def _signed_indices(self) -> Tensor:
-        band_of_cell = bands(*self.kernel)
+        band_of_cell = bands(*kernel(self.shape))
         filters = self.shape[0] * self.shape[1]
         indices = torch.empty((filters, len(band_of_cell)), dtype=torch.int32)
         first = 0
-        for band, (numel, count) in enumerate(zip(self.band_numels(), self.band_buckets(), strict=True)):
+        for band, (numel, count) in enumerate(zip(band_numels(self.shape), self.band_buckets(), strict=True)):
             part = signed_indices(numel, count, self.seed, band, self.config.hashing)
             indices[:, band_of_cell == band] = part.view(filters, -1) + 2 * first
             first += count
-        return indices
+        return indices.view(-1)
 
     def to_dense(self) -> Tensor:
         """The dense weight."""
-        coefficients = expand(self.buckets, self.indices).view(-1, len(self.transform))
-        return (coefficients @ self.transform.to(coefficients.dtype)).view(self.shape)
+        return kernels(expand(self.buckets, self.indices), self.transform, self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Set each bucket to the signed mean of the coefficients that read it; ``inputs`` are not needed."""
-        coefficients = dense.to(self.buckets).reshape(-1, len(self.transform)) @ self.transform.T
-        self.buckets.copy_(signed_mean(coefficients.flatten(), self.indices, self.buckets.numel()))
+        wanted = coefficients(dense.to(self.buckets), self.transform)
+        self.buckets.copy_(signed_mean(wanted, self.indices, self.buckets.numel()))
         return self
-
-
-def _kernel(shape: Sequence[int]) -> tuple[int, int]:
-    return (shape[2], shape[3]) if len(shape) == 4 else (1, 1)

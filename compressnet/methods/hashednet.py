@@ -29,6 +29,8 @@ class HashedNetConfig(MethodConfig):
         hashing: ``balanced``, or ``independent`` as in the paper.
     """
 
+    sizes = ("ratio",)
+
     ratio: float = Field(ge=1, allow_inf_nan=False)
     hashing: Hashing = "balanced"
 

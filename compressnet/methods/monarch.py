@@ -1,4 +1,4 @@
-"""Monarch: a fully connected weight as two block-diagonal factors with a transposition between.
+"""Monarch: a weight as two block-diagonal factors with a transposition between.
 
 Tri Dao, Beidi Chen, Nimit Sohoni, Arjun Desai, Michael Poli, Jessica Grogan, Alexander Liu, Aniruddh Rao, Atri Rudra,
 Christopher Ré: Monarch: Expressive Structured Matrices for Efficient and Accurate Training, ICML 2022,
@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.structured import ConvGeometry, MethodConfig, StructuredWeight
+from compressnet.product import ProductWeight
+from compressnet.structured import MethodConfig
 
 RIDGE = 1e-3  # of the mean of a Gram matrix's diagonal
 
@@ -33,14 +34,16 @@ class MonarchConfig(MethodConfig):
         blocks: of each factor; by default about the fourth root of out · in, the square root for a square weight.
     """
 
+    sizes = ("blocks",)
+
     blocks: int | None = Field(default=None, ge=1)
 
 
-class MonarchWeight(StructuredWeight):
-    """A weight of a fully connected layer, or 1×1 convolution, as P L Pᵀ R with block-diagonal L and R.
+class MonarchWeight(ProductWeight):
+    """A weight, read as a matrix of out rows and in·kh·kw columns, as P L Pᵀ R with block-diagonal L and R.
 
-    Inputs are cut into b blocks of ⌈in / b⌉ neighbours, outputs into b groups of every b-th one. The tile of an output
-    group and an input block is an outer product:
+    Columns are the inputs of a product, ``in`` for short. They are cut into b blocks of ⌈in / b⌉ neighbours, rows into
+    b groups of every b-th one. The tile of a group and a block is an outer product:
 
         W[o, i] = left[o, i // ⌈in / b⌉] · right[o mod b, i]
 
@@ -60,35 +63,33 @@ class MonarchWeight(StructuredWeight):
 
     name = "monarch"
     Config = MonarchConfig
-    linear = False
     exact_projection = True
-    runs = "product"
-    uses_inputs = True
 
     @classmethod
     def rejects(cls, shape: Sequence[int], config: Any) -> str | None:
-        """It holds matrices, in fewer numbers than they have, and every block is used."""
-        if len(shape) == 4 and tuple(shape[2:]) != (1, 1):
-            kernel = f"{shape[2]}×{shape[3]}"
-            return f"monarch holds fully connected layers and 1×1 convolutions, not {kernel} kernels; use freshnet"
-        outs, ins = shape[:2]
+        """Every block is used, and it stores fewer numbers than the dense weight has."""
+        outs, ins = _matrix(shape)
         blocks = _blocks(shape, config)
         if blocks > outs or not _every_block_is_used(ins, blocks):
-            return f"{blocks} blocks would leave some empty; {_fitting(shape, blocks)} would not"
-        if blocks * (outs + ins) >= outs * ins:
-            return (
-                f"its {blocks * (outs + ins):,} numbers would not be fewer than the {outs * ins:,} of the dense weight"
-            )
-        return None
+            return f"{blocks} blocks would leave some empty; {_fitting(outs, ins, blocks)} would not"
+        return super().rejects(shape, config)
+
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> MonarchConfig:
+        """The number of blocks that comes nearest, of those that leave none empty."""
+        outs, ins = shape[:2]
+        wanted = outs * ins / ratio / (outs + ins)
+        fitting = (blocks for blocks in range(1, outs + 1) if _every_block_is_used(ins, blocks))
+        return MonarchConfig(blocks=min(fitting, key=lambda blocks: abs(blocks - wanted)))
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Two batched products, padding included."""
-        blocks = _blocks(shape, config)
-        return blocks * blocks * (-(-shape[0] // blocks) - (-shape[1] // blocks))
+        blocks, (outs, ins) = _blocks(shape, config), _matrix(shape)
+        return blocks * blocks * (-(-outs // blocks) - (-ins // blocks))
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
-        outs, ins = self.shape[:2]
+        outs, ins = _matrix(self.shape)
         self.blocks = _blocks(self.shape, self.config)
         self.left = nn.Parameter(torch.zeros(outs, self.blocks, device=device, dtype=dtype))
         self.right = nn.Parameter(torch.zeros(self.blocks, ins, device=device, dtype=dtype))
@@ -106,24 +107,18 @@ class MonarchWeight(StructuredWeight):
         self.left.mul_(factor)
 
     def matmul(self, x: Tensor) -> Tensor:
-        """``x Wᵀ`` for x of shape (…, in), by two batched products."""
+        """``x Wᵀ`` for x of shape (…, in·kh·kw), by two batched products."""
         left, right = self._factors()
-        outs, ins = self.shape[:2]
+        outs, ins = _matrix(self.shape)
         rows = F.pad(x.reshape(-1, ins), (0, -ins % self.blocks)).view(-1, self.blocks, right.shape[1])
         mixed = rows.transpose(0, 1) @ right
         y = mixed.permute(2, 1, 0) @ left
         return y.permute(1, 2, 0).reshape(len(rows), -1)[:, :outs].reshape(*x.shape[:-1], outs)
 
-    def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
-        """A 1×1 convolution is a product at every position; with groups, the dense weight is made."""
-        if geometry.groups > 1:
-            return geometry.convolve(x, self.to_dense())
-        return self.matmul(geometry.sample(x)).permute(0, 3, 1, 2)
-
     def to_dense(self) -> Tensor:
         """The dense weight: every tile's outer product."""
         left, right = self._factors()
-        outs, ins = self.shape[:2]
+        outs, ins = _matrix(self.shape)
         tiles = torch.einsum("jkl,kij->ljki", left, right)
         return tiles.reshape(-1, self.blocks * right.shape[1])[:outs, :ins].reshape(self.shape)
 
@@ -135,9 +130,9 @@ class MonarchWeight(StructuredWeight):
 
         Args:
             dense: shape ``shape``.
-            inputs: shape (samples, in).
+            inputs: shape (samples, in·kh·kw).
         """
-        b, (outs, ins) = self.blocks, self.shape[:2]
+        b, (outs, ins) = self.blocks, _matrix(self.shape)
         padded = F.pad(dense.flatten(1), (0, -ins % b, 0, -outs % b))
         tiles = padded.view(-1, b, b, padded.shape[1] // b).permute(1, 2, 0, 3)
         left, right = self.left.new_zeros(b, b, tiles.shape[2]), self.right.new_zeros(b, b, tiles.shape[3])
@@ -176,17 +171,22 @@ def _outer_product(tiles: Tensor, moments: Tensor | None) -> tuple[Tensor, Tenso
     return (short, long) if wide else (long, short)
 
 
+def _matrix(shape: Sequence[int]) -> tuple[int, int]:
+    return shape[0], torch.Size(shape[1:]).numel()
+
+
 def _blocks(shape: Sequence[int], config: Any) -> int:
     if config.blocks is not None:
         return int(config.blocks)
-    root = min(round((shape[0] * shape[1]) ** 0.25), shape[0])
-    even = [b for b in range(-(-root // 2), 2 * root) if shape[0] % b == 0 and shape[1] % b == 0]
-    return min(even, key=lambda b: (max(b / root, root / b), b)) if even else _fitting(shape, root)
+    outs, ins = _matrix(shape)
+    root = min(round((outs * ins) ** 0.25), outs)
+    even = [b for b in range(-(-root // 2), 2 * root) if outs % b == 0 and ins % b == 0]
+    return min(even, key=lambda b: (max(b / root, root / b), b)) if even else _fitting(outs, ins, root)
 
 
-def _fitting(shape: Sequence[int], blocks: int) -> int:
+def _fitting(outs: int, ins: int, blocks: int) -> int:
     """The largest number of blocks up to a given one that are all used."""
-    return next(b for b in range(min(blocks, *shape[:2]), 0, -1) if _every_block_is_used(shape[1], b))
+    return next(b for b in range(min(blocks, outs, ins), 0, -1) if _every_block_is_used(ins, b))
 
 
 def _every_block_is_used(ins: int, blocks: int) -> bool:

@@ -24,6 +24,8 @@ class PrunedConfig(MethodConfig):
         density: share of the entries that is kept, above 0 and at most 1.
     """
 
+    sizes = ("density",)
+
     density: float = Field(gt=0, le=1)
 
 
@@ -63,6 +65,11 @@ class PrunedWeight(StructuredWeight):
         if kept + nbytes >= numel:
             return f"its {kept:,} values and {nbytes:,} bytes of bitmap would not be fewer than {numel:,} numbers"
         return None
+
+    @classmethod
+    def config_near(cls, shape: Sequence[int], ratio: float) -> PrunedConfig:
+        """The values are 1/ratio of the entries; the bitmap comes on top."""
+        return PrunedConfig(density=1 / ratio)
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         kept = _kept(self.shape, self.config)

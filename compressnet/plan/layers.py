@@ -13,8 +13,9 @@ from compressnet.accounting import AUXILIARY
 from compressnet.attention import INPUTS
 from compressnet.errors import FileError, did_you_mean
 from compressnet.methods import BY_NAME
-from compressnet.structured import StructuredWeight
+from compressnet.structured import MethodConfig, StructuredWeight
 
+UNMATCHED = "no rule matches it"
 LayerKind = Literal["conv2d", "linear", "attention"]
 REWRITTEN = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 """What is rewritten: exactly these, and an attention's output projection."""
@@ -38,6 +39,8 @@ class PlannedLayer:
         remark: why it stays dense, or what a user should know.
         dense_macs: multiply–accumulates of one image with the dense weight, where they are known.
         macs: the same as executed.
+        lr_scale: times the learning rate of its stored tensors; or a number for each that differs, by name.
+        weight_decay: of its stored tensors; None is that of the training section.
         dense_shape: of the dense model's weight, where a block has the layer made to fit its features.
     """
 
@@ -51,6 +54,8 @@ class PlannedLayer:
     remark: str | None = None
     dense_macs: int | None = None
     macs: int | None = None
+    lr_scale: float | Mapping[str, float] = 1.0
+    weight_decay: float | None = None
     dense_shape: tuple[int, ...] | None = None
 
     @property
@@ -85,6 +90,12 @@ class PlannedLayer:
         method = BY_NAME[self.method]
         return method(self.shape, method.Config(**self.config), self.seed, device=device)
 
+    def macs_with(self, method: type[StructuredWeight], config: MethodConfig) -> int | None:
+        """Multiply–accumulates of one image as executed when a method holds it; grouped products are run dense."""
+        if self.dense_macs is None or not method.runs_product(self.shape, self.groups):
+            return self.macs if self.dense_shape else self.dense_macs
+        return self.dense_macs // self.dense_numel * method.macs_per_input(self.shape, config)
+
     def numel(self) -> int:
         """How many numbers are stored for it."""
         return self.build("meta").numel if self.method else math.prod(self.shape)
@@ -112,6 +123,9 @@ class PlannedLayer:
             counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
             whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
             if not (known and whole and isinstance(layer.name, str)):
+                raise ValueError
+            scales = layer.lr_scale.values() if isinstance(layer.lr_scale, Mapping) else (layer.lr_scale,)
+            if not all(0 <= float(number) < math.inf for number in (*scales, layer.weight_decay or 0)):
                 raise ValueError
             if layer.method is not None:
                 if layer.method not in BY_NAME:

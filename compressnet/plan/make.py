@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from compressnet.errors import CompressnetError, did_you_mean, listing
+from compressnet.errors import CompressnetError, PlanError, did_you_mean, listing
 from compressnet.maths.hashing import layer_seed
 from compressnet.methods import BY_NAME
 from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
-from compressnet.plan.layers import FITTED, REPLACED, PlannedLayer, candidates
+from compressnet.plan.budget import config_for
+from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
 from compressnet.recipe.schema import RULES
@@ -189,24 +190,35 @@ def _why_dense(layer: PlannedLayer, match: Any, rule: Rule | None) -> str | None
 def _assign(
     draft: Draft, index: int, rule: Rule, layers: Sequence[PlannedLayer], fates: dict[str, PlannedLayer]
 ) -> None:
-    method, config = BY_NAME[rule.method], rule.config
+    method = BY_NAME[rule.method]
+    dtype = (draft.recipe or Recipe()).export.dtype
     refused = []
+    unknown: dict[str, str] = {}
     for layer in layers:
-        reason = method.rejects(layer.shape, config)
+        try:
+            config = config_for(rule, layer, dtype)
+            reason = method.rejects(layer.shape, config)
+        except PlanError as error:
+            reason = str(error)
         if reason:
             refused.append(f"{layer.name} {layer.shape}: {reason}")
             continue
-        macs = layer.macs
-        if macs is not None and method.runs == "product" and layer.groups == 1:
-            macs = macs // math.prod(layer.shape) * method.macs_per_input(layer.shape, config)
         fates[layer.name] = dataclasses.replace(
             layer,
             method=rule.method,
             config=config.model_dump(),
             seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
             remark=method.remark(layer.shape, config),
-            macs=macs,
+            macs=layer.macs_with(method, config),
+            lr_scale=rule.lr_scale,
+            weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,
         )
+        scaled = rule.lr_scale if isinstance(rule.lr_scale, dict) else {}
+        tensors = [name for name, _ in fates[layer.name].build("meta").named_parameters()]
+        for name in set(scaled) - set(tensors):
+            unknown.setdefault(name, did_you_mean(name, tensors))
+    for name, near in unknown.items():
+        draft.mistake(("layers", index, "lr_scale", name), f"{rule.method} trains no tensor '{name}'; {near}")
     if refused:
         draft.mistake(("layers", index, "method"), f"{rule.method} cannot hold {listing(refused, 4)}")
 
@@ -215,5 +227,5 @@ def _with_reason(layer: PlannedLayer) -> PlannedLayer:
     if layer.dense_shape and layer.remark is None:
         return dataclasses.replace(layer, remark=FITTED)
     if layer.method is None and layer.remark is None:
-        return dataclasses.replace(layer, remark="no rule matches it")
+        return dataclasses.replace(layer, remark=UNMATCHED)
     return layer

@@ -13,6 +13,7 @@ from compressnet.fitting.linear import RIDGE
 from compressnet.methods import BY_NAME, METHODS
 from compressnet.structured import MethodConfig
 
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
 
 
@@ -101,17 +102,39 @@ class Rule(Section):
         match: a glob on the full module name, a list of globs, or a ``MatchSpec``.
         method: by name.
         grouped: also take grouped and depthwise convolutions, which globs leave alone; an exact name always takes them.
+        lr_scale: times the learning rate, for what is stored in place of the weight; or a number for each tensor of it.
+        weight_decay: of what is stored in place of the weight; by default the method's own, else that of the section.
     """
 
     match: str | tuple[str, ...] | MatchSpec
     method: str
     grouped: bool = False
+    lr_scale: Scale | dict[str, Scale] = 1.0
+    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @property
     def config(self) -> MethodConfig:
         """The method's own keys."""
         config = BY_NAME[self.method].Config
         return config(**{key: getattr(self, key) for key in config.model_fields})
+
+
+class BudgetRule(Rule):
+    """A rule of a method that has a ``ratio``, in whose place each layer may have a budget.
+
+    Args:
+        numel: how many numbers to store for each layer at most.
+        nbytes: how many bytes each layer may take in the exported file.
+    """
+
+    ratio: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+    numel: int | None = Field(default=None, ge=1)
+    nbytes: int | None = Field(default=None, ge=1)
+
+    def config_at(self, ratio: float) -> MethodConfig:
+        """The method's own keys, with a ratio."""
+        config = BY_NAME[self.method].Config
+        return config(**{key: getattr(self, key) for key in config.model_fields} | {"ratio": ratio})
 
 
 class BlockRule(Section):
@@ -137,7 +160,11 @@ BLOCK_TAG = "block "  # before the names of blocks, so that a method may have th
 
 def _rule_of(method: Any) -> Any:
     fields: Any = {"method": (Literal[method.name], ...)}
-    return create_model(f"{method.name}_rule", __base__=(Rule, method.Config), **fields)
+    if "ratio" not in method.Config.sizes:
+        return create_model(f"{method.name}_rule", __base__=(Rule, method.Config), **fields)
+    rule = create_model(f"{method.name}_rule", __base__=(BudgetRule, method.Config), **fields)
+    rule.sizes = (*method.Config.sizes, "numel", "nbytes")  # type: ignore[attr-defined]
+    return rule
 
 
 def _block_rule_of(block: Any) -> Any:

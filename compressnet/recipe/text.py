@@ -10,11 +10,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressnet.errors import RecipeError, did_you_mean
-from compressnet.recipe.schema import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Recipe
+from compressnet.recipe.schema import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Recipe, Rule
 
 Key = tuple[str | int, ...]
 
 MISSING = "the key is missing"
+MAPPINGS = {"match": "MatchSpec", "lr_scale": "dict["}  # keys that may hold a mapping, and how pydantic calls that case
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,12 @@ def _note(draft: Draft, item: dict[str, Any]) -> None:
             Recipe.model_fields[location[0]].annotation if location and location[0] in Recipe.model_fields else None
         )
         section = next((c for c in _classes(annotation) if len(location) > 1), Recipe)
-    if location[:1] == ["layers"] and len(location) > 3 and location[2] == "match":
+    if location[:1] == ["layers"] and len(location) > 3 and location[2] in MAPPINGS:
         takes_keys = not issubclass(section, BlockRule)
-        given = draft.raw["layers"][location[1]]["match"]
-        if takes_keys and isinstance(given, dict) != (location[3] == "MatchSpec"):
+        given = draft.raw["layers"][location[1]][location[2]]
+        if takes_keys and isinstance(given, dict) != str(location[3]).startswith(MAPPINGS[location[2]]):
             return
-        section = MatchSpec if takes_keys else section
+        section = MatchSpec if location[2] == "match" and takes_keys else section
         del location[3]  # the branches of a union are pydantic's, not the user's
         if not (takes_keys and isinstance(given, dict)):
             location, item = location[:3], item | {"input": given}
@@ -209,6 +210,9 @@ def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
     if kind == "extra_forbidden" and key[-1] == "method" and issubclass(section, BlockRule):
         return "a rule has a method or a block, not both"
+    if kind == "extra_forbidden" and key[-1] in ("numel", "nbytes") and issubclass(section, Rule):
+        sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
+        return f"unknown key; its size {f'is set by {sizes}' if sizes else 'follows from the shape alone'}"
     if kind == "extra_forbidden":
         return f"unknown key; {did_you_mean(str(key[-1]), section.model_fields)}"
     if kind == "union_tag_not_found":

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
+from compressnet.plan import PlannedLayer
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import TrainSection
 from compressnet.training.distillation import Teacher
@@ -45,6 +46,7 @@ class Run:
         fingerprint: what the run depends on; a resumed run must have the same.
         title: pretrain or finetune.
         teacher: the dense model to learn from, or None.
+        layers: of the plan, which may have learning rates and weight decays of their own.
     """
 
     settings: TrainSection
@@ -59,6 +61,7 @@ class Run:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     title: str = "finetune"
     teacher: Teacher | None = None
+    layers: Sequence[PlannedLayer] = ()
 
     @property
     def steps(self) -> int:
@@ -105,7 +108,7 @@ class _Trainer:
     def __init__(self, model: nn.Module, run: Run, progress: Progress) -> None:
         self.model, self.run, self.progress = model, run, progress
         self.now = Standing()
-        self.optimizer = make_optimizer(model, run.settings)
+        self.optimizer = make_optimizer(model, run.settings, run.layers)
         self.amp = run.device.type == "cuda"
         half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
         self.half = half if self.amp else torch.bfloat16
@@ -159,7 +162,7 @@ class _Trainer:
         images, labels = images.to(run.device, non_blocking=True), labels.to(run.device, non_blocking=True)
         rate = learning_rate(run.settings, now.epoch * run.steps + now.batch, run.steps)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
         self.optimizer.zero_grad()
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
             loss, logits = self._loss(images, labels, indices)

@@ -1,32 +1,51 @@
 """The optimiser and the learning rate of every step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
 
+from compressnet.plan import PlannedLayer
 from compressnet.recipe import TrainSection
 
 
-def make_optimizer(model: nn.Module, settings: TrainSection) -> torch.optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, settings: TrainSection, layers: Sequence[PlannedLayer] = ()
+) -> torch.optim.Optimizer:
     """The optimiser; weight decay leaves biases, norm layers and shared values of norms (one-dimensional ones) alone.
 
-    A shared value stands for many weights; it decays like a dense weight.
+    A shared value stands for many weights; it decays like a dense weight, unless its layer's plan says otherwise. Each
+    group of parameters has its ``lr_scale``, which its learning rate is to be multiplied by.
+
+    Args:
+        model: whose parameters learn.
+        settings: the optimiser, its learning rate and weight decay.
+        layers: of the plan.
     """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    usual: list[tuple[float, float]] = [(1.0, settings.weight_decay), (1.0, 0.0)]
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {kind: [] for kind in usual}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decays = parameter.ndim > 1 or ".structured." in name
-            (decayed if decays else others).append(parameter)
-    groups: Iterable[dict[str, object]] = [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
+            kind = usual[0] if decays else usual[1]
+            layer = next((layer for layer in layers if layer.method and name.startswith(layer.prefix)), None)
+            if layer is not None:
+                kind = _scale(layer, name), kind[1] if layer.weight_decay is None else layer.weight_decay
+            groups.setdefault(kind, []).append(parameter)
+    listed = [
+        {"params": parameters, "lr": settings.lr * scale, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), parameters in groups.items()
     ]
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
-    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+        return torch.optim.SGD(listed, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.AdamW(listed, lr=settings.lr, fused=True)
+
+
+def _scale(layer: PlannedLayer, name: str) -> float:
+    if isinstance(layer.lr_scale, Mapping):
+        return layer.lr_scale.get(name.removeprefix(layer.prefix), 1.0)
+    return layer.lr_scale
 
 
 def learning_rate(settings: TrainSection, step: int, steps_per_epoch: int) -> float:

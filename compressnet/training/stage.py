@@ -126,6 +126,7 @@ def train_stage(
         fingerprint,
         title="pretrain" if description.stage == "dense" else "finetune",
         teacher=teacher,
+        layers=description.layers,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)

@@ -44,7 +44,7 @@ def refused(*arguments: object) -> str:
             "line 2  layers[0].match: 'conv3' matches no layer of lenet5; did you mean 'conv2'?",
         ),
         (
-            MODEL + "layers: [{match: conv2, method: deepfried}]\n",
+            MODEL + "layers: [{match: conv2, method: deepfried, copies: 100}]\n",
             "layers[0].method: deepfried cannot hold conv2",
         ),
         (
@@ -59,6 +59,22 @@ def refused(*arguments: object) -> str:
             MODEL + "layers:\n  - {match: fc1, block: deepfried_haed, features: 1024}\n",
             "line 3  layers[0].block: unknown block 'deepfried_haed'; did you mean 'deepfried_head'?",
         ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: {spatail: 24}}]\n",
+            "line 2  layers[0].lr_scale.spatail: acdc trains no tensor 'spatail'; did you mean 'spatial'?",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: {spatial: -1}}]\n",
+            "line 2  layers[0].lr_scale.spatial: should be greater than or equal to 0, not -1",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, lr_scale: fast}]\n",
+            "line 2  layers[0].lr_scale: should be a valid number",
+        ),
+        (
+            MODEL + "layers: [{match: fc1, method: acdc, weight_decay: -1}]\n",
+            "line 2  layers[0].weight_decay: should be greater than or equal to 0, not -1",
+        ),
         ("model: [\n", "not YAML"),
         ("just text\n", "not a recipe"),
         ("layers: []\n", "model: the key is missing"),
@@ -72,6 +88,32 @@ def test_a_mistake_is_told_with_its_line(text: str, message: str, tmp_path: Path
     assert str(tmp_path / "recipe.yaml") in error
     assert refused("run", tmp_path / "recipe.yaml", "-o", tmp_path / "out") == error
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("method: lowrank, rank: 513", "fc (1000, 512): rank 513 is above 512, the rank of a"),
+        ("method: lowrank, rank: 400", "would not store fewer numbers than the dense weight; a rank up to 338 does"),
+        ("method: lowrank, ratio: 400", "fc (1000, 512): ratio 400 leaves fewer numbers than the 1,512 of rank 1"),
+        ("method: lowrank, rank: 0", "layers[0].rank: should be greater than or equal to 1, not 0"),
+        ("method: pruned, density: 0", "layers[0].density: should be greater than 0, not 0"),
+        ("method: pruned, density: 1.01", "layers[0].density: should be less than or equal to 1, not 1.01"),
+        ("method: pruned, density: 1", "fc (1000, 512): its 512,000 values and 64,000 bytes of bitmap"),
+        ("method: freshnet, numel: 512001", "fc (1000, 512): numel 512,001 is not within the 1 to 512,000"),
+        ("method: dropfilt, nbytes: 1000", "fc (1000, 512): as float16, nbytes 1,000 is not within the 1,149"),
+        ("method: monarch, blocks: 600", "fc (1000, 512): 600 blocks would leave some empty"),
+        ("method: acdc, depth: 257", "fc (1000, 512): its 513,512 numbers would not be fewer"),
+    ],
+)  # fmt: skip
+def test_a_size_that_cannot_be_is_told_with_its_limit_before_any_download(
+    rule: str, message: str, tmp_path: Path
+) -> None:
+    text = f"model: {{name: resnet18, weights: IMAGENET1K_V1}}\nlayers: [{{match: fc, {rule}}}]\n"
+    (tmp_path / "recipe.yaml").write_text(text)
+    error = refused("convert", tmp_path / "recipe.yaml", "--dry-run")
+    assert error.splitlines()[1].startswith("  line 2  layers[0].")
+    assert message in error
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

@@ -89,6 +89,23 @@ def test_a_report_is_json_or_markdown(exported: Path) -> None:
     assert compressnet("report", exported, "--json", "--markdown").exit_code == 2
 
 
+def test_a_table_of_methods_has_a_column_for_each(exported: Path) -> None:
+    table = succeed("report", "--methods", "lenet5", "--ratio", "8").splitlines()
+    assert table[0] == "lenet5: lenet5 at ratio 8, numbers stored for one layer"
+    rows = {line.split()[0]: line.split() for line in table if line.strip()}
+    assert rows["conv2"][1:6] == ["50×20×5×5", "25.0k", "1.60M", "3.12k", "3.12k"]
+    assert "monarch, acdc: holds fully connected layers" in "\n".join(table)
+    (read,) = read_json("report", "--methods", exported, "--ratio", "8")
+    freshnet = read["layers"][1]["choices"][0]
+    assert (read["model"], freshnet["method"], freshnet["numel"]) == ("lenet5", "freshnet", 3125)
+    markdown = succeed("report", "--methods", "quickstart", "--markdown").splitlines()
+    assert len({line.count("|") for line in markdown if line.startswith("|")}) == 1
+
+
+def test_a_ratio_below_one_is_a_mistake_in_the_call() -> None:
+    assert compressnet("report", "--methods", "lenet5", "--ratio", "0.5").exit_code == 2
+
+
 def test_a_shipped_recipe_is_known_by_its_name() -> None:
     assert "alexnet, plan" in succeed("report", "quickstart")
     assert "alexnet, plan" in succeed("convert", "quickstart", "--dry-run")

@@ -158,6 +158,14 @@ def test_a_report_fits_a_terminal_of_80_columns(exported: Path) -> None:
     assert "dense, no rule matches it: conv1, fc2" in shown
 
 
+@pytest.mark.parametrize("model", ["alexnet", "resnet50"])
+def test_a_table_of_methods_fits_a_terminal_of_80_columns(model: str) -> None:
+    shown = on_terminal("report", "--methods", model, NO_COLOR="1").split("\r\n")
+    assert max(map(len, shown)) <= 80
+    assert not [line for line in shown if "…" in line and not line.startswith("–") and ":" not in line]
+    assert len([line for line in shown if line.startswith("layers ")]) == 3
+
+
 def test_names_too_long_for_a_terminal_are_folded() -> None:
     shown = on_terminal("report", "quickstart", columns=60, NO_COLOR="1")
     assert "…" not in shown

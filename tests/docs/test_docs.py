@@ -19,12 +19,12 @@ from compressnet.recipe import Recipe, read_recipe
 from compressnet.recipe.schema import (
     DATASETS,
     BlockRule,
+    BudgetRule,
     CalibrationSection,
     DataSection,
     ExportSection,
     MatchSpec,
     ModelSection,
-    Rule,
     TrainSection,
 )
 from compressnet.zoo.weights import is_path
@@ -41,7 +41,7 @@ LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 SECTIONS: dict[str, type[BaseModel]] = {
     "## model": ModelSection,
     "## data": DataSection,
-    "## layers": Rule,
+    "## layers": BudgetRule,
     "## match": MatchSpec,
     "## calibration": CalibrationSection,
     "## pretrain and finetune": TrainSection,
@@ -50,7 +50,12 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## blocks": BlockRule,
     **{f"### {block.name}": block.Config for block in BLOCKS},
 }
-KEYS = [(heading, key) for heading, model in SECTIONS.items() for key in model.model_fields]
+KEYS = [
+    (heading, key)
+    for heading, model in SECTIONS.items()
+    for key in model.model_fields
+    if (heading, key) != ("## layers", "ratio")  # each method describes its own
+]
 
 
 def section(page: Path, heading: str) -> str:

@@ -139,7 +139,7 @@ def hashednet(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarr
 
 
 def deepfried(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
-    out, ins = layer["shape"][:2]
+    out, ins = layer["shape"][0], math.prod(layer["shape"][1:])
     d = 1
     while d < ins:
         d *= 2
@@ -148,20 +148,25 @@ def deepfried(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarr
         H = np.block([[H, H], [H, -H]])
     H = H / math.sqrt(d)
     sigma = layer["config"]["sigma"] or math.sqrt(ins / 2)
-    blocks = []
-    for k in range(-(-out // d)):
-        B = H[:, :ins] * tensors["signs"][k]
-        order = permutation(d, derive(layer["seed"], k), 5)
-        blocks.append(H @ (tensors["gauss"][k][:, None] * B[order]))
-    W = math.sqrt(d) / sigma * tensors["scale"][:, None] * np.concatenate(blocks)[:out]
+    copies, blocks, W = layer["config"]["copies"], -(-out // d), np.zeros((out, ins))
+    for c in range(copies):
+        rows = []
+        for k in range(c * blocks, (c + 1) * blocks):
+            B = H[:, :ins] * tensors["signs"][k]
+            order = permutation(d, derive(layer["seed"], k), 5)
+            rows.append(H @ (tensors["gauss"][k][:, None] * B[order]))
+        W += math.sqrt(d / copies) / sigma * tensors["scale"][c][:, None] * np.concatenate(rows)[:out]
     return W.reshape(layer["shape"])
 
 
 def lowrank(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
-    out, ins = layer["shape"][0], math.prod(layer["shape"][1:])
-    rank = layer["config"]["rank"] or int(out * ins / layer["config"]["ratio"] // (out + ins))
-    assert tensors["right"].shape == (rank, ins)
-    return (tensors["left"] @ tensors["right"]).reshape(layer["shape"])
+    out, ins, h, w = (*layer["shape"], 1, 1)[:4]
+    separable = layer["config"]["scheme"] == "separable"
+    rows, columns = (out * w, ins * h) if separable else (out, ins * h * w)
+    rank = layer["config"]["rank"] or int(rows * columns / layer["config"]["ratio"] // (rows + columns))
+    assert tensors["right"].shape == (rank, columns)
+    W = tensors["left"] @ tensors["right"]
+    return (W.reshape(out, w, ins, h).transpose(0, 2, 3, 1) if separable else W).reshape(layer["shape"])
 
 
 def dropfreq(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
@@ -204,7 +209,7 @@ def monarch(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray
 
 
 def acdc(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
-    out, ins = layer["shape"][:2]
+    out, ins = layer["shape"][0], math.prod(layer["shape"][1:])
     n, depth = max(out, ins), layer["config"]["depth"]
     A, C, U = np.concatenate([tensors["spatial"][:ins], np.zeros(n - ins), tensors["spatial"][ins:]]), dct(n), np.eye(n)
     for k, D in enumerate(tensors["spectral"]):
@@ -216,7 +221,8 @@ def acdc(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def deepfried_head(block: dict[str, Any], tensors: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-    weight = deepfried({**block, "config": {"sigma": block["config"]["sigma"]}}, tensors)
+    config = {"sigma": block["config"]["sigma"], "copies": 1}
+    weight = deepfried({**block, "config": config}, tensors | {"scale": tensors["scale"][None]})
     return np.maximum(0, x @ weight.T + (tensors["bias"] if block["config"]["bias"] else 0))
 
 
@@ -382,6 +388,11 @@ def test_it_computes_a_model_with_a_block(rule: dict[str, Any], last: dict[str, 
     [
         ((24, 33), {"method": "lowrank", "ratio": 4}),
         ((12, 5, 3, 3), {"method": "lowrank", "rank": 3}),
+        ((12, 7, 5, 3), {"method": "lowrank", "ratio": 3, "scheme": "separable"}),
+        ((40, 7, 5, 3), {"method": "deepfried", "copies": 3, "init": "random"}),
+        ((150, 7, 5, 3), {"method": "deepfried", "copies": 2, "init": "random"}),
+        ((24, 7, 5, 3), {"method": "monarch", "blocks": 4}),
+        ((60, 7, 5, 3), {"method": "acdc", "depth": 2, "init": "identity"}),
         ((12, 5, 5, 3), {"method": "dropfreq", "ratio": 2.5}),
         ((24, 33), {"method": "dropfreq", "ratio": 7}),
         ((21, 5, 5, 3), {"method": "dropfilt", "ratio": 3}),

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from compressnet.structured import StructuredWeight
+from compressnet.structured import ConvGeometry, StructuredWeight
 
 SHAPES = [(24, 40, 3, 3), (17, 9, 5, 3), (32, 48), (48, 32), (40, 24, 1, 1), (33, 70), (64, 64)]
 
@@ -61,11 +62,23 @@ class Contract:
             k: (v.shape, v.dtype) for k, v in real.state_dict().items()
         }
 
-    @pytest.mark.parametrize("shape", [s for s in SHAPES if len(s) == 2], ids=key)
+    @pytest.mark.parametrize("shape", SHAPES, ids=key)
     def test_matmul_equals_the_dense_product(self, shape: tuple[int, ...]) -> None:
         weight = self.filled(shape, dtype=torch.float64)
-        x = torch.randn(5, 3, shape[1], dtype=torch.float64)
-        torch.testing.assert_close(weight.matmul(x), F.linear(x, weight.to_dense()))
+        x = torch.randn(5, 3, weight.shape[1:].numel(), dtype=torch.float64)
+        torch.testing.assert_close(weight.matmul(x), F.linear(x, weight.to_dense().flatten(1)))
+
+    @pytest.mark.parametrize("groups", [1, 2])
+    @pytest.mark.parametrize("mode", ["zeros", "reflect"])
+    @pytest.mark.parametrize("shape", [(24, 40, 3, 3), (16, 9, 5, 3), (40, 24, 1, 1)], ids=key)
+    def test_a_convolution_equals_that_with_the_dense_weight(
+        self, shape: tuple[int, ...], mode: str, groups: int
+    ) -> None:
+        weight = self.filled(shape, dtype=torch.float64)
+        like = nn.Conv2d(groups * shape[1], shape[0], shape[2:], (2, 1), (1, 2), (1, 2), groups, False, mode).double()
+        like.weight = nn.Parameter(weight.to_dense().detach())
+        x = torch.randn(2, groups * shape[1], 11, 9, dtype=torch.float64)
+        torch.testing.assert_close(weight.conv2d(x, ConvGeometry.of(like)), like(x))
 
     @pytest.mark.parametrize("shape", SHAPES, ids=key)
     def test_the_state_dict_alone_restores_it_bit_for_bit(self, shape: tuple[int, ...]) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from compressnet.methods.lowrank import LowRankConfig, LowRankWeight
 from compressnet.structured import ConvGeometry
@@ -19,6 +20,12 @@ class TestLowRank(Contract):
 class TestLowRankOfARank(Contract):
     weight = LowRankWeight
     config: ClassVar = {"rank": 3}
+    seeded = False
+
+
+class TestLowRankOfSeparableFilters(Contract):
+    weight = LowRankWeight
+    config: ClassVar = {"ratio": 3, "scheme": "separable"}
     seeded = False
 
 
@@ -52,6 +59,38 @@ def test_knowing_the_inputs_makes_the_error_of_unseen_outputs_less(shape: tuple[
     assert errors[0] < 0.9 * errors[1]
 
 
+@pytest.mark.parametrize("scheme", ["flat", "separable"])
+@pytest.mark.parametrize("side", [(3, 3), (5, 3)])
+def test_knowing_the_patches_makes_the_error_of_a_convolutions_unseen_outputs_less(
+    scheme: str, side: tuple[int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(16, 16, generator=generator) * torch.logspace(0, -2, 16)[:, None]
+    noise = torch.einsum("nihw,ij->njhw", torch.randn(24, 16, 16, 16, generator=generator), mixing)
+    images = functional.avg_pool2d(noise, 3, 1).relu()  # neighbours and channels are alike, as in a trained network
+    dense = torch.randn(40, 16, *side, generator=generator)
+    patches = ConvGeometry().patches(images[:12], side).movedim(1, 3).flatten(3).flatten(0, 2)
+    config = LowRankConfig(rank=8, scheme=scheme)  # type: ignore[arg-type]
+    plain = LowRankWeight(dense.shape, config, seed=1).project_(dense)
+    weighted = LowRankWeight(dense.shape, config, seed=1).project_(dense, patches)
+    wanted = functional.conv2d(images[12:], dense)
+    errors = [(w.conv2d(images[12:], ConvGeometry()) - wanted).norm() for w in (weighted, plain)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_every_filter_of_the_separable_scheme_is_a_sum_of_vertical_times_horizontal_ones() -> None:
+    dense = torch.randn(10, 6, 5, 3, dtype=torch.float64)
+    config = LowRankConfig(rank=4, scheme="separable")
+    weight = LowRankWeight(dense.shape, config, seed=1, dtype=torch.float64).project_(dense)
+    vertical, horizontal = weight.right.detach().view(4, 6, 5), weight.left.detach().view(10, 3, 4)
+    made = torch.einsum("kia,obk->oiab", vertical, horizontal)
+    torch.testing.assert_close(weight.to_dense(), made)
+    matrix = dense.permute(0, 3, 1, 2).reshape(30, 30)
+    least = torch.linalg.svdvals(matrix)[4:].norm()
+    torch.testing.assert_close((made - dense).norm(), least)
+    assert weight.numel == LowRankWeight.macs_per_input(dense.shape, config) == 4 * (10 * 3 + 6 * 5)
+
+
 def test_the_weighted_projection_is_the_optimum_over_all_weights_of_the_rank() -> None:
     generator = torch.Generator().manual_seed(0)
     dense, inputs = torch.randn(12, 16, generator=generator).double(), correlated(200, 16, generator).double()
@@ -62,9 +101,23 @@ def test_the_weighted_projection_is_the_optimum_over_all_weights_of_the_rank() -
     np.testing.assert_allclose(weight.to_dense().detach().numpy(), (u[:, :3] * s[:3]) @ vt[:3] @ inverse, atol=1e-8)
 
 
-def test_a_convolution_runs_as_two_and_never_makes_its_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    conv = nn.Conv2d(12, 20, (5, 3), stride=(2, 1), padding=(2, 1), padding_mode="reflect", bias=False).double()
-    weight = LowRankWeight((20, 12, 5, 3), LowRankConfig(rank=18), seed=1, dtype=torch.float64)
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"stride": (2, 1), "padding": (2, 1), "padding_mode": "reflect"},
+        {"stride": (1, 3), "padding": (1, 2), "dilation": (1, 2)},
+        {"padding": "same", "dilation": (2, 1)},
+        {"padding": "valid"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("scheme", ["flat", "separable"])
+def test_a_convolution_runs_as_two_and_never_makes_its_weight(
+    scheme: str, window: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conv = nn.Conv2d(12, 20, (5, 3), bias=False, **window).double()
+    config = LowRankConfig(rank=13, scheme=scheme)  # type: ignore[arg-type]
+    weight = LowRankWeight((20, 12, 5, 3), config, seed=1, dtype=torch.float64)
     weight.project_(conv.weight.detach())
     conv.weight = nn.Parameter(weight.to_dense().detach())
     monkeypatch.setattr(LowRankWeight, "to_dense", None)
@@ -95,5 +148,5 @@ def test_what_it_cannot_hold_is_refused_with_the_reason(shape: tuple[int, ...], 
 
 @pytest.mark.parametrize("keys", [{}, {"rank": 2, "ratio": 3}])
 def test_rank_and_ratio_exclude_each_other_and_one_is_needed(keys: dict) -> None:
-    with pytest.raises(ValueError, match="exactly one of 'rank' and 'ratio'"):
+    with pytest.raises(ValueError, match="exactly one of rank, ratio is to be given"):
         LowRankConfig(**keys)

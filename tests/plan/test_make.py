@@ -1,9 +1,10 @@
+import json
 from typing import Any
 
 import pytest
 
-from compressnet.errors import RecipeError
-from compressnet.plan import Plan, make_plan
+from compressnet.errors import FileError, RecipeError
+from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
 from compressnet.recipe import read_recipe
 
@@ -119,6 +120,29 @@ def test_what_runs_as_a_product_costs_what_the_product_costs() -> None:
     assert layer.macs == 4096 * (2 * (16 + 16 + 16) + 3)
 
 
+@pytest.mark.parametrize(
+    ("keys", "per_position"),
+    [
+        ({"method": "deepfried"}, 256 * 256 * 9),  # made dense
+        ({"method": "acdc"}, 256 * 256 * 9),
+        ({"method": "lowrank", "rank": 10}, 10 * (256 + 256 * 9)),
+        ({"method": "lowrank", "rank": 10, "scheme": "separable"}, 10 * (256 * 3 + 256 * 3)),
+    ],
+    ids=str,
+)
+def test_a_convolution_costs_what_it_runs_as(keys: dict[str, object], per_position: int) -> None:
+    plan = planned("resnet18", [{"match": "layer3.1.conv1", **keys}])
+    assert [layer.macs for layer in plan.layers if layer.method] == [14 * 14 * per_position]
+
+
+@pytest.mark.parametrize("keys", [{"method": "deepfried"}, {"method": "lowrank", "rank": 2}], ids=str)
+def test_a_grouped_convolution_is_made_dense_to_run_and_costs_as_much(keys: dict[str, object]) -> None:
+    plan = planned("resnext50_32x4d", [{"match": "layer4.2.conv2", **keys}])
+    layer = next(layer for layer in plan.layers if layer.method)
+    assert layer.groups == 32
+    assert layer.macs == layer.dense_macs
+
+
 def test_every_number_of_the_dense_model_is_counted_once() -> None:
     account = price(planned("resnet18", [{"match": "layer4.*", "method": "freshnet", "ratio": 16}]), "recipe")
     buffers = 2 * 4800 + 20
@@ -133,6 +157,36 @@ def test_each_layer_has_its_own_seed_and_the_recipes_seed_changes_them() -> None
     assert len(set(seeds)) == len(seeds)
     other = make_plan(read_recipe(first.recipe, ["seed=1"]))
     assert not set(seeds) & {layer.seed for layer in other.layers if layer.method}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept"),
+    [
+        ({"method": "hashednet", "ratio": 2}, {}),
+        ({"method": "hashednet", "ratio": 2, "lr_scale": 0.5}, {"lr_scale": 0.5}),
+        ({"method": "hashednet", "ratio": 2, "weight_decay": 0.1}, {"weight_decay": 0.1}),
+        ({"method": "acdc"}, {"weight_decay": 0.0}),
+        ({"method": "acdc", "weight_decay": 1e-6}, {"weight_decay": 1e-6}),
+        (
+            {"method": "acdc", "lr_scale": {"spatial": 24, "spectral": 12}},
+            {"lr_scale": {"spatial": 24, "spectral": 12}, "weight_decay": 0.0},
+        ),
+    ],
+)
+def test_how_a_layer_learns_travels_with_it(rule: dict[str, Any], kept: dict[str, Any]) -> None:
+    layer = next(layer for layer in planned("lenet5", [{"match": "fc1", **rule}]).layers if layer.method)
+    item = json.loads(json.dumps(layer.to_json()))
+    assert {key: item[key] for key in ("lr_scale", "weight_decay") if key in item} == kept
+    assert PlannedLayer.from_json(item, "file") == layer
+
+
+@pytest.mark.parametrize(
+    "damage", [{"lr_scale": -1}, {"lr_scale": "fast"}, {"lr_scale": {"spatial": None}}, {"weight_decay": -0.1}]
+)
+def test_a_damaged_plan_of_how_a_layer_learns_is_refused(damage: dict[str, Any]) -> None:
+    layer = next(layer for layer in planned("lenet5", [{"match": "fc1", "method": "acdc"}]).layers if layer.method)
+    with pytest.raises(FileError, match="its plan of fc1 is damaged"):
+        PlannedLayer.from_json(layer.to_json() | damage, "file")
 
 
 def test_every_mistake_is_named_at_once() -> None:
@@ -155,7 +209,10 @@ def test_every_mistake_is_named_at_once() -> None:
 @pytest.mark.parametrize(
     ("layers", "expected"),
     [
-        ([{"match": "features.*", "method": "deepfried"}], "deepfried cannot hold features.0 (64, 3, 11, 11)"),
+        (
+            [{"match": "features.*", "method": "deepfried", "copies": 50}],
+            "deepfried cannot hold features.0 (64, 3, 11, 11)",
+        ),
         ([{"match": ["classifier.1", "clasifier.4"], "method": "deepfried"}], "did you mean 'classifier.4'"),
         ([{"match": {"kernel": [7, 7]}, "method": "freshnet", "ratio": 2}], "matches no layer of alexnet"),
         (

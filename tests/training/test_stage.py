@@ -15,6 +15,8 @@ from compressnet.training.interrupt import Interrupted
 
 @pytest.fixture
 def converted(lenet: dict[str, Any], tmp_path: Path) -> Path:
+    """One layer of it has learning rates and a weight decay of its own."""
+    lenet["layers"][1] |= {"lr_scale": {"gauss": 4, "signs": 0}, "weight_decay": 0.01}
     compressnet.convert(lenet, tmp_path / "converted.safetensors")
     return tmp_path / "converted.safetensors"
 
@@ -68,6 +70,16 @@ def test_an_interrupted_run_resumes_to_the_same_bits(
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     best = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("whole", "parts")]
     assert best[0] == best[1]
+
+
+def test_the_learning_rates_of_a_rule_reach_its_tensors(converted: Path, tmp_path: Path) -> None:
+    compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.epochs=1"])
+    state = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    groups = {group["lr_scale"]: group for group in state["optimizer"]["param_groups"]}
+    assert groups[4]["lr"] == pytest.approx(4 * groups[1]["lr"])
+    before = compressnet.load(converted, freeze=False).state_dict()
+    still = [name for name in before if torch.equal(before[name], state["model"][name])]
+    assert still == ["fc1.structured.signs"]
 
 
 def test_another_recipe_cannot_be_resumed_and_what_differs_is_said(converted: Path, tmp_path: Path) -> None:

@@ -29,10 +29,16 @@ class Grid:
 
         return Grid([self.columns[index] for index in kept], of(self.rows), of(self.totals))
 
+    @property
+    def width(self) -> int:
+        """How many characters a line takes, a space behind every column."""
+        texts = zip(*([column.title for column in self.columns], *self.rows, *self.totals), strict=True)
+        return sum(1 + max(len(line) for text in column for line in text.split("\n")) for column in texts)
+
     def markdown(self) -> str:
         """As GitHub draws it."""
         rules = ["---:" if column.numbers else "---" for column in self.columns]
-        lines = [[column.title for column in self.columns], rules, *self.rows, *self.totals]
+        lines = [[column.title.replace("\n", " ") for column in self.columns], rules, *self.rows, *self.totals]
         return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 

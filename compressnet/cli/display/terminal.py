@@ -23,9 +23,9 @@ def console(stderr: bool = False) -> Console:
     return made
 
 
-def is_narrow() -> bool:
-    """Whether stdout is a terminal without room for every column."""
-    return console().width < 130
+def is_narrow(columns: int = 130) -> bool:
+    """Whether stdout is a terminal of fewer columns than every column of a report takes, or a table of that width."""
+    return console().width < columns
 
 
 def show_error(text: str) -> None:
