@@ -105,18 +105,21 @@ class DeepFriedHead(Block):
     @torch.no_grad()
     def draw_(self) -> None:
         """The paper's draw: B = ±1, G normal, S such that row norms are chi-distributed; no bias."""
-        for diagonal, value in zip(
-            (self.scale, self.gauss, self.signs), fastfood.draw(self.outs, self.ins, self.seed), strict=True
-        ):
-            diagonal.copy_(value)
+        scale, gauss, signs = fastfood.draw(self.outs, self.ins, self.seed)
+        self.scale.copy_(scale[0])
+        self.gauss.copy_(gauss)
+        self.signs.copy_(signs)
         if self.bias is not None:
             self.bias.zero_()
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the permutation of each block, as positions among all blocks."""
-        self.register_buffer("order", fastfood.orders(self.outs, self.ins, self.seed, device), persistent=False)
+        self.register_buffer(
+            "order", fastfood.orders(len(self.gauss), self.gauss.shape[1], self.seed, device), persistent=False
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, in) to (…, features), by fast transforms in the forward and the backward pass."""
-        y = fastfood.mix(x, self.gauss, self.signs, self.order, self.outs) * (self.scale * self.gain)
+        y = fastfood.mix(x, self.gauss, self.signs, self.order, self.gauss.shape[1]).flatten(-2)
+        y = y * (self.scale * self.gain)
         return F.relu(y if self.bias is None else y + self.bias.to(y.dtype))

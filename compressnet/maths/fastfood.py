@@ -35,24 +35,23 @@ def gain(width: int, sigma: float) -> float:
     return math.sqrt(width) / sigma
 
 
-def draw(rows: int, ins: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def draw(rows: int, ins: int, seed: int, copies: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """The paper's draw, from the specified hash: B = ±1, G normal, S such that row norms are chi-distributed.
 
     Returns:
-        S of shape (rows,), G of shape (blocks, d) and B of shape (blocks, ins), in float64.
+        S of shape (copies, rows), G of shape (copies · blocks, d) and B of shape (copies · blocks, ins), in float64.
     """
     width, blocks = layout(rows, ins)
-    gauss = normal(blocks * width, seed, stream=0).view(blocks, width)
-    signs = (uniform(blocks * ins, seed, stream=1).view(blocks, ins) < 0.5).double()
+    gauss = normal(copies * blocks * width, seed, stream=0).view(-1, width)
+    signs = (uniform(copies * blocks * ins, seed, stream=1).view(-1, ins) < 0.5).double()
     # a chi variable of d ≥ 16 degrees is normal with mean √(d − ½) and variance ½, to a per cent
-    chi = math.sqrt(width - 0.5) + normal(rows, seed, stream=2) * math.sqrt(0.5)
-    norms = gauss.norm(dim=1).repeat_interleave(width)[:rows]
-    return chi.clamp(min=0.1) / norms, gauss, 2 * signs - 1
+    chi = math.sqrt(width - 0.5) + normal(copies * rows, seed, stream=2) * math.sqrt(0.5)
+    norms = gauss.norm(dim=1).repeat_interleave(width).view(copies, -1)[:, :rows]
+    return chi.clamp(min=0.1).view(copies, rows) / norms, gauss, 2 * signs - 1
 
 
-def orders(rows: int, ins: int, seed: int, device: torch.device | str) -> Tensor:
+def orders(blocks: int, width: int, seed: int, device: torch.device | str) -> Tensor:
     """Π of each block, as positions among all blocks: int64 of shape (blocks · d,); on ``meta`` the shape alone."""
-    width, blocks = layout(rows, ins)
     order = torch.empty((blocks, width), dtype=torch.int64, device=device)
     if order.device.type != "meta":
         for block in range(blocks):
@@ -62,19 +61,18 @@ def orders(rows: int, ins: int, seed: int, device: torch.device | str) -> Tensor
 
 
 def mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
-    """``H G Π H B x`` with orthonormal H.
+    """``H G Π H B x`` of every block, with orthonormal H.
 
     Args:
         x: shape (…, ins).
         gauss: G, shape (blocks, d).
         signs: B, shape (blocks, ins).
         order: Π of each block; see :func:`orders`.
-        rows: how many outputs are wanted.
+        rows: how many leading outputs of each block are wanted.
 
     Returns:
-        shape (…, rows).
+        shape (…, blocks, rows).
     """
-    blocks, width = gauss.shape
-    mixed = hadamard(x.unsqueeze(-2) * signs, width).flatten(-2)
-    mixed = mixed.index_select(-1, order).unflatten(-1, (blocks, width)) * gauss
-    return hadamard(mixed, width, min(width, rows)).flatten(-2)[..., :rows]
+    mixed = hadamard(x.unsqueeze(-2) * signs, gauss.shape[1]).flatten(-2)
+    mixed = mixed.index_select(-1, order).unflatten(-1, gauss.shape) * gauss
+    return hadamard(mixed, gauss.shape[1], rows)

@@ -21,8 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressnet.maths.hadamard import factors, hadamard, next_power_of_two
-from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
+from compressnet.maths import fastfood
+from compressnet.maths.hadamard import hadamard
 from compressnet.product import FittedWeight
 from compressnet.structured import MethodConfig
 
@@ -85,9 +85,7 @@ class DeepFriedWeight(FittedWeight):
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
         """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
-        width, blocks = _blocks(shape)
-        transform = width * sum(factor for factor in factors(width) if factor > 1)
-        return int(config.copies * (blocks * (2 * transform + width + torch.Size(shape[1:]).numel()) + shape[0]))
+        return int(config.copies * fastfood.macs(shape[0], torch.Size(shape[1:]).numel()))
 
     @property
     def gain(self) -> float:
@@ -97,7 +95,7 @@ class DeepFriedWeight(FittedWeight):
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         copies, outs = self.config.copies, self.shape[0]
-        self.width, self.blocks = _blocks(self.shape)
+        self.width, self.blocks = fastfood.layout(self.shape[0], self.columns)
         self.scale = nn.Parameter(torch.empty(copies, outs, device=device, dtype=dtype))
         self.gauss = nn.Parameter(torch.empty(copies * self.blocks, self.width, device=device, dtype=dtype))
         self.signs = nn.Parameter(torch.empty(copies * self.blocks, self.columns, device=device, dtype=dtype))
@@ -108,23 +106,15 @@ class DeepFriedWeight(FittedWeight):
     @torch.no_grad()
     def draw_(self) -> None:
         """The paper's draw, from the specified hash: B = ±1, G normal, S such that row norms are chi-distributed."""
-        gauss = normal(self.gauss.numel(), self.seed, stream=0).view_as(self.gauss)
-        signs = (uniform(self.signs.numel(), self.seed, stream=1).view_as(self.signs) < 0.5).double()
-        # a chi variable of d ≥ 16 degrees is normal with mean √(d − ½) and variance ½, to a per cent
-        chi = math.sqrt(self.width - 0.5) + normal(self.scale.numel(), self.seed, stream=2) * math.sqrt(0.5)
-        norms = gauss.norm(dim=1).repeat_interleave(self.width).view(len(self.scale), -1)[:, : self.shape[0]]
+        scale, gauss, signs = fastfood.draw(self.shape[0], self.columns, self.seed, self.config.copies)
+        self.scale.copy_(scale)
         self.gauss.copy_(gauss)
-        self.signs.copy_(2 * signs - 1)
-        self.scale.copy_(chi.clamp(min=0.1).view_as(self.scale) / norms)
+        self.signs.copy_(signs)
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the permutation of each block, as positions among all blocks."""
-        order = torch.empty(self.gauss.shape, dtype=torch.int64, device=device)
-        if order.device.type != "meta":
-            for block in range(len(order)):
-                part = permutation(self.width, derive(self.seed, block), Purpose.ORDER)
-                order[block] = torch.from_numpy(part.astype("int64")) + block * self.width
-        self.register_buffer("order", order.view(-1), persistent=False)
+        order = fastfood.orders(len(self.gauss), self.gauss.shape[1], self.seed, device)
+        self.register_buffer("order", order, persistent=False)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -137,9 +127,7 @@ class DeepFriedWeight(FittedWeight):
 
     def _features(self, x: Tensor) -> Tensor:
         """What S scales, of shape (…, copies, out)."""
-        mixed = hadamard(x.unsqueeze(-2) * self.signs, self.width).flatten(-2)
-        mixed = mixed.index_select(-1, self.order).unflatten(-1, self.gauss.shape) * self.gauss
-        rows = hadamard(mixed, self.width, min(self.width, self.shape[0]))
+        rows = fastfood.mix(x, self.gauss, self.signs, self.order, min(self.width, self.shape[0]))
         return rows.unflatten(-2, (-1, self.blocks)).flatten(-2)[..., : self.shape[0]]
 
     def to_dense(self) -> Tensor:
@@ -166,8 +154,3 @@ class DeepFriedWeight(FittedWeight):
         energy = gram.diagonal(dim1=1, dim2=2)
         energy += _RIDGE * energy.mean(1, keepdim=True) + torch.finfo(energy.dtype).tiny
         self.scale.copy_(torch.linalg.solve(gram, cross).T)
-
-
-def _blocks(shape: Sequence[int]) -> tuple[int, int]:
-    width = next_power_of_two(torch.Size(shape[1:]).numel())
-    return width, -(-shape[0] // width)
