@@ -60,7 +60,7 @@ def is_ours(path: str) -> bool:
     return True
 
 
-def dense_state(model: nn.Module, where: str) -> dict[str, Tensor]:
+def dense_state(model: nn.Module, where: str = "the model") -> dict[str, Tensor]:
     """The state_dict of the dense model that computes the same, with torchvision's names.
 
     Args:

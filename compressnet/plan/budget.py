@@ -32,7 +32,8 @@ def config_for(rule: Rule, layer: PlannedLayer, dtype: str) -> MethodConfig:
         return rule.config
     method, width = BY_NAME[rule.method], None if rule.nbytes is None else WIDTHS[dtype]
     budget = (rule.numel or 0) if width is None else (rule.nbytes or 0)
-    highest, dense = float(layer.dense_numel), layer.dense_numel * (width or 1)
+    whole = math.prod(layer.shape)
+    highest, dense = float(whole), whole * (width or 1)
 
     def stored(ratio: float) -> int:
         weight = method(layer.shape, rule.config_at(ratio), 0, device="meta")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from compressnet.methods import METHODS
-from compressnet.plan.layers import UNMATCHED, PlannedLayer
+from compressnet.plan.layers import FITTED, UNMATCHED, PlannedLayer
 from compressnet.structured import MethodConfig, StructuredWeight
 
 
@@ -77,7 +77,7 @@ def layer_choices(layers: Iterable[PlannedLayer], ratio: float) -> tuple[LayerCh
 
 def _stays_dense(layer: PlannedLayer) -> str | None:
     """Why no rule could take the layer; that none does, or that one must ask for groups, is no such reason."""
-    free = layer.method or layer.groups > 1 or layer.remark == UNMATCHED
+    free = layer.method or layer.groups > 1 or layer.remark in (UNMATCHED, FITTED)
     return None if free else layer.remark
 
 
