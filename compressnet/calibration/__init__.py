@@ -10,6 +10,5 @@ run from the start up to it, while the first one waits.
 """
 
 from compressnet.calibration.calibrate import calibrate_
-from compressnet.calibration.fit import fit_layer
 
-__all__ = ["calibrate_", "fit_layer"]
+__all__ = ["calibrate_"]

@@ -1,7 +1,7 @@
 """Parameters that reproduce a layer's outputs: least squares where the weight is linear in them, else regression."""
 
 from compressnet.fitting.linear import fit_linear_
-from compressnet.fitting.pairs import Pairs
+from compressnet.fitting.pairs import Inputs, Pairs
 from compressnet.fitting.regression import fit_
 
-__all__ = ["Pairs", "fit_", "fit_linear_"]
+__all__ = ["Inputs", "Pairs", "fit_", "fit_linear_"]
