@@ -40,17 +40,21 @@ def compress(
 
     Raises:
         RecipeError: the recipe is wrong or does not fit the module.
+        DataError: the module cannot take the images.
     """
     draft = read_recipe(recipe)
     layers = plan_layers(draft, candidates(module))
     calibration = draft.checked().calibration or CalibrationSection()
-    with progress.task("projecting", sum(layer.method is not None for layer in layers)) as advance:
+    with progress.task(
+        "projecting" if images is None else "calibrating", sum(layer.method is not None for layer in layers)
+    ) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
-            advance(1, layer=layer.name, error=error)
+            known = {} if output_error is None else {"output_error": output_error}
+            advance(1, layer=layer.name, error=error, **known)
 
         if images is None:
-            project_(module, layers, None, done)
+            project_(module, layers, done)
         else:
             calibrate_(module, layers, images, ridge=calibration.ridge, on_layer=done)
     recipe_text = draft.checked().model_dump(mode="json", exclude_defaults=True, exclude={"model", "data"})

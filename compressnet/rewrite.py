@@ -1,6 +1,6 @@
 """Swap the layers of a model as planned, keeping everything else of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from compressnet.structured import StructuredWeight
 
 OnLayer = Callable[[PlannedLayer, float, float | None], None]
 """Told a layer, the relative error of its weight, and that of its outputs where they are known."""
-SAMPLES = 512  # inputs of a layer that a regression sees
 
 
 def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer]) -> nn.Module:
@@ -36,7 +35,6 @@ def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer]) -> nn.Module:
 def project_(
     model: nn.Module,
     layers: Sequence[PlannedLayer],
-    inputs: Mapping[str, Tensor] | None = None,
     on_layer: OnLayer | None = None,
 ) -> dict[str, tuple[float, float | None]]:
     """Swap every planned layer for a compressed form that is as near to it as its method can make it.
@@ -46,22 +44,20 @@ def project_(
     Args:
         model: dense; changed in place. Projections are computed on the CPU, in float32.
         layers: of the plan.
-        inputs: what layers see, shape (samples, in) each, for methods that fit outputs; see :func:`sample_inputs`.
         on_layer: told each layer and its error when it is done.
 
     Returns:
         the relative error ‖W − Ŵ‖ / ‖W‖ of each weight that is made dense in a forward pass, or, where a weight is run
-        as a product, of its outputs on the samples; and None, as the error of the layer's outputs is not known.
+        as a product, of its outputs on Gaussian inputs; and None, as the error of the layer's outputs is not known.
     """
     errors: dict[str, tuple[float, float | None]] = {}
     for layer in layers:
         if not layer.method:
             continue
         parameter = model.get_parameter(f"{layer.name}.weight")
-        dense, seen = parameter.detach().float().cpu(), (inputs or {}).get(layer.name)
-        weight = layer.build()
-        weight.project_(dense, seen)
-        errors[layer.name] = relative_error(weight, dense, seen), None
+        dense, weight = parameter.detach().float().cpu(), layer.build()
+        weight.project_(dense)
+        errors[layer.name] = relative_error(weight, dense), None
         swap_(model, layer, weight.to(parameter.device))
         if on_layer:
             on_layer(layer, *errors[layer.name])
@@ -101,49 +97,3 @@ def swap_(model: nn.Module, layer: PlannedLayer, weight: StructuredWeight, bias:
         new.bias.copy_(bias)
     new.train(old.training)
     model.set_submodule(layer.name, new)
-
-
-def fits_outputs(layer: PlannedLayer) -> bool:
-    """Whether a layer's projection is better for samples of its inputs: k×k and grouped convolutions see patches."""
-    vectors = layer.groups == 1 and (len(layer.shape) == 2 or layer.shape[2:] == (1, 1))
-    return bool(layer.method) and vectors and layer.build("meta").uses_inputs
-
-
-@torch.no_grad()
-def sample_inputs(
-    model: nn.Module, layers: Sequence[PlannedLayer], images: Tensor, samples: int = SAMPLES
-) -> dict[str, Tensor]:
-    """What the layers that fit their outputs see when images pass through the model.
-
-    Args:
-        model: dense.
-        layers: of the plan.
-        images: shape (N, C, H, W).
-        samples: how many inputs of each layer to keep; positions of a convolution are spread evenly.
-
-    Returns:
-        for each such layer, shape (at most ``samples``, in).
-    """
-    seen: dict[str, list[Tensor]] = {}
-    hooks = []
-    batches = images.split(32)
-    for layer in layers:
-        if fits_outputs(layer):
-            module = model.get_submodule(layer.name)
-            seen[layer.name] = []
-
-            def keep(module: nn.Module, args: tuple[Tensor, ...], into: list[Tensor] = seen[layer.name]) -> None:
-                x = args[0]
-                rows = x.movedim(1, -1) if isinstance(module, nn.Conv2d) else x
-                rows = rows.reshape(-1, rows.shape[-1])
-                wanted = -(-samples // len(batches))
-                into.append(rows[:: max(1, len(rows) // wanted)][:wanted].clone())
-
-            hooks.append(module.register_forward_pre_hook(keep))
-    try:
-        for batch in batches:
-            model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(parts)[:samples] for name, parts in seen.items() if parts}

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from compressnet.calibration.calls import Place
 from compressnet.calibration.walk import walk_
+from compressnet.errors import DataError
 from compressnet.fitting.linear import RIDGE
 from compressnet.plan import PlannedLayer
 from compressnet.rewrite import OnLayer, project_, swap_
@@ -36,8 +37,13 @@ def calibrate_(
 
     Returns:
         the relative error of each weight, as :func:`compressnet.rewrite.project_` has it, and of the layer's outputs,
-        which is None for a layer that the images do not reach.
+        which is None for a layer that the images do not reach. Of a layer that a ReLU follows, it is the error of what
+        the ReLU lets through.
+
+    Raises:
+        DataError: the model cannot take the images.
     """
+    _check(images)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     places = {
@@ -56,3 +62,13 @@ def calibrate_(
     errors = {place.layer.name: place.errors for place in places.values() if place.errors}
     missed = [place.layer for place in places.values() if place.fitted is None]
     return errors | project_(model, missed, on_layer=on_layer)
+
+
+def _check(images: Tensor) -> None:
+    cure = "they are a tensor of shape (N, C, H, W) as the module takes it, with at least one image"
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        raise DataError("they are not a tensor of floating point numbers", "images", cure)
+    if images.dim() != 4 or not len(images):
+        raise DataError(f"their shape is {tuple(images.shape)}", "images", cure)
+    if not images.isfinite().all():
+        raise DataError("some of their numbers are infinite or not numbers", "images", cure)

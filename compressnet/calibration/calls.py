@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from compressnet.calibration.gates import Gate
 from compressnet.maths.hashing import Purpose, permutation
+from compressnet.methods import BY_NAME
 from compressnet.plan import PlannedLayer
 from compressnet.structured import ConvGeometry, StructuredWeight
 
@@ -42,6 +43,11 @@ class Place:
     fitted: StructuredWeight | None = None
     bias: Tensor | None = None
     errors: tuple[float, float] | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether its method is linear in what it stores."""
+        return self.layer.method is not None and BY_NAME[self.layer.method].linear
 
 
 @dataclass

@@ -10,6 +10,7 @@ from compressnet.calibration.fit import fit_
 from compressnet.calibration.passage import Passage
 from compressnet.calibration.sensitivity import IMAGES, Sensitivity
 from compressnet.calibration.survey import Survey
+from compressnet.errors import DataError
 from compressnet.fitting import Inputs, Pairs
 from compressnet.rewrite import OnLayer
 
@@ -35,9 +36,17 @@ def walk_(
         ridge: see :func:`compressnet.calibration.calibrate_`.
         memory: bytes that activations may take.
         on_layer: told each layer and its errors when it is done.
+
+    Raises:
+        DataError: the model cannot take the images.
     """
-    survey = Survey(model, places, images[:1])
-    Sensitivity(places).measure_(model, images[:IMAGES], _between(1, memory // (_KEPT * survey.largest), 16))
+    try:
+        survey = Survey(model, places, images[:1])
+    except RuntimeError as error:
+        shape = "×".join(map(str, images.shape[1:]))
+        raise DataError(f"the module cannot take images of {shape}: {error}", "images") from error
+    linear = {key: place for key, place in places.items() if place.linear}
+    Sensitivity(linear).measure_(model, images[:IMAGES], _between(1, memory // (_KEPT * survey.largest), 16))
     size = _between(1, memory // (8 * _LIVE * survey.largest), 16)
     waiting = [Passage(model, places, part, number) for number, part in enumerate(images.split(size))]
     running: list[Passage] = []

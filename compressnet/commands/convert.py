@@ -16,10 +16,8 @@ from compressnet.plan.price import price
 from compressnet.pretrained import dense_model
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, read_recipe
-from compressnet.rewrite import fits_outputs, project_, sample_inputs
+from compressnet.rewrite import project_
 from compressnet.training.parts import need_data, open_images, sample_images
-
-IMAGES = 256  # of the training part, whose activations layers are fitted to
 
 
 def convert(
@@ -76,8 +74,10 @@ def _project_(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, tup
     """Calibrate where the recipe says so, else project weights by themselves; the errors of each layer."""
     compressed = [layer for layer in plan.layers if layer.method]
     wanted = plan.recipe.calibration if compressed else None
+    if wanted is not None and plan.recipe.data is None:
+        progress.note("no data: weights are projected by themselves, not fitted to what layers see")
+        wanted = None
     images = None if wanted is None else _images(plan, wanted.images, progress)
-    inputs = _inputs(plan, model, progress) if images is None else {}
     with progress.task("projecting" if images is None else "calibrating", len(compressed)) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
@@ -85,7 +85,7 @@ def _project_(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, tup
             advance(1, layer=layer.name, error=error, **known)
 
         if images is None or wanted is None:
-            return project_(model, plan.layers, inputs, done)
+            return project_(model, plan.layers, done)
         return calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
 
 
@@ -98,25 +98,10 @@ def _images(plan: Plan, count: int, progress: Progress) -> Tensor:
     try:
         dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
     except DataError as error:
-        message = f"{error}\n  calibration takes training images; --set calibration=null projects weights alone"
-        raise DataError(message) from None
-    progress.note(f"fitting layers to their outputs on {min(count, len(dataset))} training images")
+        cure = "convert fits layers on training images; --set calibration=null projects weights by themselves"
+        raise DataError(f"{error}\n  {cure}") from None
+    taken = (
+        f"{count} training images" if count <= len(dataset) else f"{len(dataset)}, all the training images there are"
+    )
+    progress.note(f"fitting layers on {taken}")
     return sample_images(dataset, count, plan.recipe.seed)
-
-
-def _inputs(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, Tensor]:
-    """Samples of what the layers see that fit their outputs, where there are such layers and images."""
-    fitted = [layer for layer in plan.layers if fits_outputs(layer)]
-    if not fitted or plan.spec is None or plan.preprocessing is None:
-        return {}
-    if plan.recipe.data is None:
-        progress.note(f"no data: {len(fitted)} layers are fitted on Gaussian inputs")
-        return {}
-    try:
-        dataset = open_images(plan.recipe, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
-    except DataError as error:
-        message = f"{error}\n  convert fits {fitted[0].method} layers on images; --set data=null takes Gaussian inputs"
-        raise DataError(message) from None
-    images = min(IMAGES, len(dataset))
-    progress.note(f"fitting {', '.join(layer.name for layer in fitted)} on {images} training images")
-    return sample_inputs(model, fitted, sample_images(dataset, IMAGES, plan.recipe.seed))

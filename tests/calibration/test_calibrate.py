@@ -150,6 +150,36 @@ def test_where_memory_is_short_fewer_images_look_at_the_first_layers_and_all_at_
     assert all(error is not None for name, (_, error) in errors.items() if name != "idle")
 
 
+def test_no_more_positions_are_kept_than_memory_is_meant_for_them(
+    dense: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(walk, "fit_", lambda *args: (counts.append(args[1].inputs.count), fit_(*args)))
+    monkeypatch.setattr(walk, "_NUMBERS", 6_000)
+    calibrate_(dense, planned(dense), images)
+    numbers = [12 + 27, 12 + 2 * 54, 12 + 12, 5 + 12]  # of a position: outputs, and inputs of each group
+    assert all(count * each <= 6_100 for count, each in zip(counts, numbers, strict=True))
+    assert counts[1] >= 40
+
+
+def test_behind_a_relu_what_it_lets_through_is_fitted(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(648, 4)).eval()
+    with torch.no_grad():
+        dense[0].bias -= 0.5  # type: ignore[operator]
+    layers = plan_layers(
+        read_recipe({"layers": [{"match": "0", "method": "hashednet", "ratio": 2}]}), candidates(dense)
+    )
+    expected = dense[:2](images).detach()
+    blind = copy.deepcopy(dense)
+    blind[1] = nn.Threshold(0, 0)  # the same function, which is not looked for
+    wrong = []
+    for model in (dense, blind):
+        calibrate_(model, layers, images)
+        wrong.append((model[:2](images) - expected).norm().item())
+    assert wrong[0] < wrong[1]
+
+
 def test_no_thread_is_left_when_a_module_fails(dense: nn.Module, images: Tensor) -> None:
     dense.head.register_forward_pre_hook(lambda module, args: exec("raise ValueError('of the module')"))
     with pytest.raises(ValueError, match="of the module"):
