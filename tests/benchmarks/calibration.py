@@ -49,11 +49,11 @@ def whole(ratio: float, hashing: str) -> list[dict[str, Any]]:
     return [*threes(ratio, hashing), ones]
 
 
-def chosen(expand: float, classifier: float) -> list[dict[str, Any]]:
+def chosen() -> list[dict[str, Any]]:
     """The large layers alone: the 3×3 convolutions of the fire modules, and the classifier."""
     return [
-        {"match": "*.expand3x3", "method": "freshnet", "ratio": expand},
-        {"match": "classifier.1", "method": "hashednet", "ratio": classifier},
+        {"match": "*.expand3x3", "method": "freshnet", "ratio": 3},
+        {"match": "classifier.1", "method": "lowrank", "ratio": 1.95},
     ]
 
 
@@ -75,10 +75,7 @@ def squeezenet_cases() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, An
         yield f"3×3 at 2×, {hashing}", threes(2, hashing), {}
         yield f"3×3 at 4×, {hashing}", threes(4, hashing), {}
         yield f"whole network at 2×, {hashing}", whole(2, hashing), {}
-    yield "whole network at 2×, chosen by layer", chosen(2.38, 2.38), {}
-    yield "3×3 at 4×, balanced, α 0.2, β 2.5", threes(4, beta=2.5), {}
-    yield "3×3 at 4×, balanced, 400 images", threes(4), {"images": 400}
-    yield "whole network at 2×, chosen by layer, 400 images", chosen(2.38, 2.38), {"images": 400}
+    yield "whole network at 2×, chosen by layer", chosen(), {}
 
 
 def lenet_cases() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, Any] | None]]:
@@ -138,7 +135,7 @@ def of_lenet(source: Path, folder: Path) -> dict[str, Any]:
     file = folder / "lenet5.safetensors"
     if not file.exists():
         compressnet.convert(recipe, folder / "untrained.safetensors", force=True)
-        compressnet.finetune(folder / "untrained.safetensors", file, overrides=["finetune.epochs=4"])
+        compressnet.finetune(folder / "untrained.safetensors", file, overrides=["finetune.epochs=2", "data.batch_size=128"])
     return recipe | {"model": {"name": "lenet5", "weights": str(file)}}
 
 
