@@ -41,6 +41,7 @@ def compress(
 
     Raises:
         RecipeError: the recipe is wrong or does not fit the module.
+        DataError: the module cannot take the images.
     """
     draft = read_recipe(recipe)
     blocks, found = plan_blocks(draft, module, candidates(module))
@@ -49,13 +50,14 @@ def compress(
     fitted = BlockFit(module, blocks, images)
     fitted.place_()
     compressed = sum(layer.method is not None for layer in layers)
-    with progress.task("projecting", compressed) as advance:
+    with progress.task("projecting" if images is None else "calibrating", compressed) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
-            advance(1, layer=layer.name, error=error)
+            known = {} if output_error is None else {"output_error": output_error}
+            advance(1, layer=layer.name, error=error, **known)
 
         if images is None or not compressed:
-            project_(module, layers, None, done)
+            project_(module, layers, done)
         else:
             calibrate_(module, layers, images, ridge=calibration.ridge, on_layer=done)
     if compressed:

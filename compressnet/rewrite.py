@@ -1,14 +1,11 @@
 """Swap the layers of a model as planned, keeping everything else of them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-from compressnet.attention import CompressedMultiheadAttention, opened
+from compressnet.attention import CompressedMultiheadAttention
 from compressnet.block import Block
 from compressnet.layers import CompressedConv2d, CompressedLayer, CompressedLinear
 from compressnet.plan import PlannedBlock, PlannedLayer
@@ -16,7 +13,6 @@ from compressnet.structured import StructuredWeight
 
 OnLayer = Callable[[PlannedLayer, float, float | None], None]
 """Told a layer, the relative error of its weight, and that of its outputs where they are known."""
-SAMPLES = 512  # inputs of a layer that a regression sees
 _TINY = 1e-30
 
 
@@ -71,7 +67,6 @@ def place_(model: nn.Module, planned: PlannedBlock) -> tuple[Block, nn.Linear]:
 def project_(
     model: nn.Module,
     layers: Sequence[PlannedLayer],
-    inputs: Mapping[str, Tensor] | None = None,
     on_layer: OnLayer | None = None,
     *,
     untrained: bool = False,
@@ -83,25 +78,23 @@ def project_(
     Args:
         model: dense; changed in place. Projections are computed on the CPU, in float32.
         layers: of the plan.
-        inputs: what layers see, shape (samples, in) each, for methods that fit outputs; see :func:`sample_inputs`.
         on_layer: told each layer and its error when it is done.
         untrained: the dense weights are only drawn; see :func:`keep_norm_`.
 
     Returns:
         the relative error ‖W − Ŵ‖ / ‖W‖ of each weight that is made dense in a forward pass, or, where a weight is run
-        as a product, of its outputs on the samples; and None, as the error of the layer's outputs is not known.
+        as a product, of its outputs on Gaussian inputs; and None, as the error of the layer's outputs is not known.
     """
     errors: dict[str, tuple[float, float | None]] = {}
     for layer in layers:
         if not layer.method:
             continue
         parameter = model.get_parameter(layer.parameter)
-        dense, seen = parameter.detach().float().cpu(), (inputs or {}).get(layer.name)
-        weight = layer.build()
-        weight.project_(dense, seen)
+        dense, weight = parameter.detach().float().cpu(), layer.build()
+        weight.project_(dense)
         if untrained:
             keep_norm_(weight, dense)
-        errors[layer.name] = relative_error(weight, dense, seen), None
+        errors[layer.name] = relative_error(weight, dense), None
         swap_(model, layer, weight.to(parameter.device))
         if on_layer:
             on_layer(layer, *errors[layer.name])
@@ -162,52 +155,3 @@ def swap_(model: nn.Module, layer: PlannedLayer, weight: StructuredWeight, bias:
         new.bias.copy_(bias)
     new.train(old.training)
     model.set_submodule(layer.name, new)
-
-
-def fits_outputs(layer: PlannedLayer) -> bool:
-    """Whether a layer's projection is better for samples of its inputs: k×k and grouped convolutions see patches."""
-    vectors = layer.groups == 1 and (len(layer.shape) == 2 or layer.shape[2:] == (1, 1))
-    return bool(layer.method) and vectors and layer.build("meta").uses_inputs
-
-
-@torch.no_grad()
-def sample_inputs(
-    model: nn.Module, layers: Sequence[PlannedLayer], images: Tensor, samples: int = SAMPLES
-) -> dict[str, Tensor]:
-    """What the layers that fit their outputs see when images pass through the model.
-
-    Args:
-        model: dense.
-        layers: of the plan.
-        images: shape (N, C, H, W).
-        samples: how many inputs of each layer to keep; positions of a convolution are spread evenly.
-
-    Returns:
-        for each such layer, shape (at most ``samples``, in).
-    """
-    names = {id(model.get_parameter(layer.parameter)): layer.name for layer in layers if fits_outputs(layer)}
-    batches = images.split(32)
-    with opened(model), _Sampling(names, -(-samples // len(batches))) as sampling:
-        for batch in batches:
-            model(batch)
-    return {name: torch.cat(parts)[:samples] for name, parts in sampling.seen.items()}
-
-
-class _Sampling(TorchFunctionMode):
-    """Keeps some of the inputs that meet a weight, whether a layer or the model itself passes it on."""
-
-    def __init__(self, names: Mapping[int, str], wanted: int) -> None:
-        super().__init__()
-        self.names, self.wanted = names, wanted
-        self.seen: dict[str, list[Tensor]] = {}
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (F.linear, F.conv2d):
-            given = dict(zip(("input", "weight"), args, strict=False)) | (kwargs or {})
-            name = self.names.get(id(given["weight"]))
-            if name is not None:
-                x = given["input"] if func is F.linear else given["input"].movedim(1, -1)
-                rows = x.reshape(-1, x.shape[-1])
-                kept = rows[:: max(1, len(rows) // self.wanted)][: self.wanted]
-                self.seen.setdefault(name, []).append(kept.clone())
-        return func(*args, **(kwargs or {}))

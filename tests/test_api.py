@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import compressnet
-from compressnet.errors import CompressnetError, FileError
+from compressnet.errors import CompressnetError, DataError, FileError
 from compressnet.layers import CompressedConv2d, CompressedLinear
 
 
@@ -43,6 +43,25 @@ def test_images_bring_a_module_nearer_to_what_it_was() -> None:
     with torch.no_grad():
         expected = dense(images)
         assert (fitted(images) - expected).norm() < 0.8 * (alone(images) - expected).norm()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.randn(4, 1, 8, 8), "cannot take images of 1×8×8"),
+        (torch.randn(4, 3, 9, 9), "cannot take images of 3×9×9"),
+        (torch.randn(3, 8, 8), r"their shape is \(3, 8, 8\)"),
+        (torch.randn(0, 3, 8, 8), r"their shape is \(0, 3, 8, 8\)"),
+        (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "not a tensor of floating point"),
+        (torch.full((4, 3, 8, 8), torch.nan), "infinite or not numbers"),
+    ],
+)
+def test_images_of_the_wrong_shape_are_refused_and_the_module_is_as_it_was(images: Tensor, message: str) -> None:
+    module = own_module()
+    with pytest.raises(DataError, match=message):
+        compressnet.compress(module, RECIPE, images=images)
+    assert type(module[0]) is nn.Conv2d
+    assert module.training
 
 
 def test_a_module_of_ones_own_is_saved_and_loaded_into_its_like(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressnet.calibration.images import taken
 from compressnet.fitting import fit_head_
 from compressnet.maths.hashing import normal
 from compressnet.plan import PlannedBlock
@@ -25,13 +26,17 @@ class BlockFit:
         blocks: of the plan, in the order they run.
         images: unlabelled, of shape (N, C, H, W). Without them a block sees normal vectors, and gives what the layers
             it stands for make of them.
+
+    Raises:
+        DataError: they are no images, or the model cannot take them.
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[PlannedBlock], images: Tensor | None) -> None:
         self.model, self.blocks, self.images = model, blocks, images
         self.targets: dict[str, Tensor] = {}
         if blocks and images is not None:
-            self.targets = _seen(model, [block.head for block in blocks], images, outputs=True)
+            with taken(images):
+                self.targets = _seen(model, [block.head for block in blocks], images, outputs=True)
 
     def place_(self, on_block: OnBlock | None = None) -> dict[str, float]:
         """Put every block in its place, with a layer behind it that gives the dense outputs as well as it can.

@@ -1,14 +1,13 @@
 """A whole model, calibrated."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressnet.attention import opened
 from compressnet.calibration.calls import Place
-from compressnet.calibration.walk import Walk
+from compressnet.calibration.walk import walk_
 from compressnet.fitting.linear import RIDGE
 from compressnet.plan import PlannedLayer
 from compressnet.rewrite import OnLayer, project_, swap_
@@ -33,20 +32,25 @@ def calibrate_(
         layers: of the plan.
         images: unlabelled, of shape (N, C, H, W).
         ridge: how strongly weights are drawn to the dense ones, relative to the mean square of their inputs.
-        memory: bytes that activations may take; with less, images run in more chunks, which takes longer.
+        memory: bytes that activations may take, about; with less, fewer images look at the layers that come first.
         on_layer: told each layer and its errors when it is done.
 
     Returns:
         the relative error of each weight, as :func:`compressnet.rewrite.project_` has it, and of the layer's outputs,
-        which is None for a layer that the images do not reach.
+        which is None for a layer that the images do not reach. Of a layer that a ReLU follows, it is the error of what
+        the ReLU lets through.
+
+    Raises:
+        DataError: the model cannot take the images.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     tensors = dict(model.named_parameters(remove_duplicate=False))
-    places = {id(tensors[layer.parameter]): Place(layer, tensors.get(layer.bias)) for layer in layers if layer.method}
+    planned = [(layer, tensors[layer.parameter]) for layer in layers if layer.method]
+    places = {id(dense): Place(layer, dense, tensors.get(layer.bias)) for layer, dense in planned}
     try:
         with opened(model):
-            Walk(model, places, _chunks(model, images, memory), ridge, on_layer).run()
+            walk_(model, places, images, ridge, memory, on_layer)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -56,21 +60,3 @@ def calibrate_(
     errors = {place.layer.name: place.errors for place in places.values() if place.errors}
     missed = [place.layer for place in places.values() if place.fitted is None]
     return errors | project_(model, missed, on_layer=on_layer)
-
-
-def _chunks(model: nn.Module, images: Tensor, memory: int) -> list[Tensor]:
-    """As many images at a time as keep three of the largest activation, of either half, in memory."""
-    largest = 1
-
-    def note(module: nn.Module, args: Any, output: Any) -> None:
-        nonlocal largest
-        if isinstance(output, Tensor):
-            largest = max(largest, output.numel() * output.element_size())
-
-    handles = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        model(images[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return list(images.split(max(1, min(len(images), memory // (2 * 3 * largest)))))

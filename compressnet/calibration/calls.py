@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressnet.calibration.gates import Gate
 from compressnet.maths.hashing import Purpose, permutation
+from compressnet.methods import BY_NAME
 from compressnet.plan import PlannedLayer
 from compressnet.structured import ConvGeometry, StructuredWeight
 
@@ -22,13 +24,32 @@ ARGUMENTS: dict[Any, tuple[str, ...]] = {
 
 @dataclass
 class Place:
-    """A planned layer, its own bias in the dense model, and what is known of it so far."""
+    """A planned layer in the model, and what is known of it so far.
+
+    Args:
+        layer: of the plan.
+        dense: its weight in the dense model.
+        dense_bias: its own bias there.
+        gate: the ReLU that its outputs go to, where they go nowhere else.
+        cost: of an error of its outputs; see :func:`compressnet.fitting.fit_linear_`.
+        fitted: the compressed weight.
+        bias: that goes with it.
+        errors: of the weight and of the outputs, relative.
+    """
 
     layer: PlannedLayer
-    dense_bias: Tensor | None
+    dense: Tensor
+    dense_bias: Tensor | None = None
+    gate: Gate | None = None
+    cost: Tensor | None = None
     fitted: StructuredWeight | None = None
     bias: Tensor | None = None
     errors: tuple[float, float] | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether its method is linear in what it stores."""
+        return self.layer.method is not None and BY_NAME[self.layer.method].linear
 
 
 @dataclass
@@ -69,7 +90,11 @@ class Call:
         return y + (bias if self.geometry is None else bias[:, None, None])
 
     def rows(self, x: Tensor, y: Tensor, share: float, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """A share of what a compressed layer sees beside what the dense one gives, in blocks; see :class:`Pairs`."""
+        """A share of what a compressed layer sees beside what the dense one gives, in blocks of rows.
+
+        Yields:
+            shapes (samples, groups, in) and (samples, groups, out).
+        """
         groups, ins = self.place.layer.groups, torch.Size(self.place.layer.shape[1:]).numel()
         if not self.biased and (bias := self.arguments.get("bias")) is not None:
             y = y - (bias if self.geometry is None else bias[:, None, None])

@@ -1,40 +1,80 @@
 """One layer, fitted to what it sees and should give."""
 
+import torch
 from torch import Tensor
 
+from compressnet.calibration.calls import Place
 from compressnet.fitting import Pairs, fit_linear_
-from compressnet.plan import PlannedLayer
+from compressnet.fitting.pairs import SAMPLE
 from compressnet.rewrite import relative_error
 from compressnet.structured import StructuredWeight
 
+ROUNDS = 3  # of targets behind a ReLU
+_STEPS = 30  # of conjugate gradients, each round
 
-def fit_layer(
-    layer: PlannedLayer, dense: Tensor, pairs: Pairs, ridge: float
-) -> tuple[StructuredWeight, Tensor | None, tuple[float, float]]:
-    """The weight that gives a layer's outputs, the bias that goes with it (None where there is none), and both errors.
+
+@torch.no_grad()
+def fit_(place: Place, pairs: Pairs, ridge: float) -> None:
+    """Set the fitted weight of a place, the bias that goes with it (None where there is none), and its errors.
 
     Args:
-        layer: planned.
-        dense: its weight.
+        place: in the model.
         pairs: what it sees and should give.
-        ridge: see :func:`calibrate_`.
+        ridge: see :func:`compressnet.calibration.calibrate_`.
     """
-    dense, weight = dense.detach().float().cpu(), layer.build()
-    matrix = dense.view(layer.groups, -1, dense[0].numel())
-    inputs, outputs = pairs.sample
+    layer, dense = place.layer, place.dense.detach().float()
+    weight, inputs = layer.build(), pairs.inputs.sample.flatten(0, 1)
+    bias = None
     if weight.linear:
-        weight.project_(dense)
-        fit_linear_(weight, dense, pairs, ridge=ridge)
-    elif weight.uses_inputs:
-        weight.project_(pairs.best(matrix, ridge).view_as(dense), inputs.flatten(0, 1))
+        bias = _fit_linear_(weight, dense, pairs, place, ridge)
     else:
-        weight.project_(dense)
-    error = relative_error(weight, dense, inputs.flatten(0, 1))
-    if not weight.runs_product(layer.shape, layer.groups):
-        made = weight.to_dense().reshape(matrix.shape)
-        bias = pairs.bias(made).float() if pairs.centred else None
-        return weight, bias, (error, pairs.error(made, bias))
-    given = weight.matmul(inputs[:, 0])
-    bias = (pairs.means[1][0] - weight.matmul(pairs.means[0].float())[0]).float() if pairs.centred else None
-    wrong = given - outputs[:, 0] + (0 if bias is None else bias)
-    return weight, bias, (error, (wrong.norm() / outputs.norm().clamp(min=1e-30)).item())
+        matrix = dense.view(layer.groups, -1, dense[0].numel())
+        aim = pairs.best(matrix, ridge).view_as(dense) if weight.uses_inputs else dense
+        weight.project_(aim, inputs)
+        bias = _bias(weight, pairs)
+    place.fitted, place.bias = weight, bias
+    place.errors = relative_error(weight, dense, inputs), _error(place, pairs)
+
+
+def _fit_linear_(weight: StructuredWeight, dense: Tensor, pairs: Pairs, place: Place, ridge: float) -> Tensor | None:
+    """Least squares; behind a ReLU in rounds, each toward what the one before leaves to be reached. Gives the bias."""
+    weight.project_(dense)
+    fit_linear_(weight, dense, pairs, ridge=ridge, cost=place.cost)
+    bias = _bias(weight, pairs)
+    for _ in range(ROUNDS if place.gate else 0):
+        assert place.gate is not None
+        nearer = pairs.toward(place.gate.target(_given(weight, pairs, bias), pairs.outputs))
+        fit_linear_(weight, dense, nearer, ridge=ridge, cost=place.cost, steps=_STEPS)
+        bias = _bias(weight, nearer)
+    return bias
+
+
+def _error(place: Place, pairs: Pairs) -> float:
+    """The relative error of the layer's outputs, or of what the ReLU behind it lets through."""
+    assert place.fitted is not None
+    given = _given(place.fitted, pairs, place.bias)
+    wanted = pairs.outputs[:, : given.shape[1]]
+    if place.gate is not None:
+        given, wanted = place.gate.through(given), place.gate.through(wanted)
+    return ((given - wanted).norm() / wanted.norm().clamp(min=1e-30)).item()
+
+
+def _bias(weight: StructuredWeight, pairs: Pairs) -> Tensor | None:
+    """What makes the mean of the outputs right, E[y] − W E[x], of shape (out,); None for a layer without a bias."""
+    if not pairs.inputs.centred:
+        return None
+    return pairs.mean.flatten().float() - _product(weight, pairs.inputs.mean.float()[:, None]).flatten()
+
+
+def _given(weight: StructuredWeight, pairs: Pairs, bias: Tensor | None) -> Tensor:
+    """The outputs of the layer, of shape (groups, samples, out); of some samples, where they are the method's own."""
+    rows, mean = pairs.inputs.rows, pairs.inputs.mean.float()[:, None]
+    given = _product(weight, rows[:, :SAMPLE] if weight.runs_product(weight.shape, len(rows)) else rows)
+    return given if bias is None else given + _product(weight, mean) + bias.view(len(mean), 1, -1)
+
+
+def _product(weight: StructuredWeight, x: Tensor) -> Tensor:
+    """The outputs for x of shape (groups, samples, in)."""
+    if weight.runs_product(weight.shape, len(x)):
+        return weight.matmul(x[0])[None]
+    return x @ weight.to_dense().reshape(len(x), -1, x.shape[2]).mT

@@ -1,93 +1,88 @@
-"""One pass through the model, and the passes up to a layer that it takes to fit it."""
+"""All images through the model, layer by layer, each layer fitted where they halt at it."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from compressnet.calibration.calls import ARGUMENTS, Call, Place
-from compressnet.calibration.fit import fit_layer
-from compressnet.fitting import Pairs
-from compressnet.maths.hashing import derive
+from compressnet.calibration.calls import Place
+from compressnet.calibration.fit import fit_
+from compressnet.calibration.images import taken
+from compressnet.calibration.passage import Passage
+from compressnet.calibration.sensitivity import IMAGES, Sensitivity
+from compressnet.calibration.survey import Survey
+from compressnet.fitting import Inputs, Pairs
 from compressnet.rewrite import OnLayer
 
 POSITIONS = 40_000  # of all images together, at which a layer is looked at
-_IMAGES = 16  # whose outputs are computed at a time
+_NUMBERS = 1 << 27  # of them, at most
+_LIVE = 3  # activations of the largest size that a model holds at a time, about
+_KEPT = 32  # the same where a gradient is wanted
 
 
-class _Reached(Exception):  # noqa: N818 - not an error: the rest of the model need not run
-    pass
+def walk_(
+    model: nn.Module, places: Mapping[int, Place], images: Tensor, ridge: float, memory: int, on_layer: OnLayer | None
+) -> None:
+    """Fit every place that the images reach, in the order the layers run.
+
+    Images pass through the model in parts of a few each, which halt at a layer until it is fitted. Where the
+    activations of all images would not fit in memory, parts start later: layers that come early have many positions an
+    image, so that fewer images do there.
+
+    Args:
+        model: in evaluation mode.
+        places: its planned layers, by the id of their weight.
+        images: shape (N, C, H, W).
+        ridge: see :func:`compressnet.calibration.calibrate_`.
+        memory: bytes that activations may take.
+        on_layer: told each layer and its errors when it is done.
+
+    Raises:
+        DataError: they are no images, or the model cannot take them.
+    """
+    with taken(images):
+        survey = Survey(model, places, images[:1])
+    linear = {key: place for key, place in places.items() if place.linear}
+    Sensitivity(linear).measure_(model, images[:IMAGES], _between(1, memory // (_KEPT * survey.largest), 16))
+    size = _between(1, memory // (8 * _LIVE * survey.largest), 16)
+    waiting = [Passage(model, places, part, number) for number, part in enumerate(images.split(size))]
+    running: list[Passage] = []
+    by_name = {place.layer.name: place for place in places.values()}
+    try:
+        for name, largest in survey.rest.items():
+            running = [passage for passage in running if not passage.free or passage.advance()]
+            room = memory // (2 * _LIVE * largest)
+            while waiting and (not running or _count(running) + len(waiting[0].images) <= room):
+                running.append(waiting.pop(0))
+                running[-1].advance()
+            place = by_name[name]
+            here = [passage for passage in running if passage.call and passage.call.place is place]
+            if here and place.fitted is None:
+                fit_(place, _pairs(here), ridge)
+                assert place.errors is not None
+                if on_layer:
+                    on_layer(place.layer, *place.errors)
+    finally:
+        for passage in running:
+            passage.abandon()
 
 
-class Walk(TorchFunctionMode):
-    """The one pass through the model, and the passes up to a layer that it takes to fit it."""
+def _between(least: int, number: int, most: int) -> int:
+    return max(least, min(number, most))
 
-    def __init__(
-        self,
-        model: nn.Module,
-        places: Mapping[int, Place],
-        chunks: Sequence[Tensor],
-        ridge: float,
-        on_layer: OnLayer | None,
-    ) -> None:
-        super().__init__()
-        self.model, self.places, self.chunks = model, places, chunks
-        self.ridge, self.on_layer = ridge, on_layer
-        self.images = sum(map(len, chunks))
-        self.number = 0  # of the chunk that runs
-        self.pairs: Pairs | None = None  # of the layer that is being fitted
 
-    def run(self) -> None:
-        """Fit every layer that the images reach."""
-        with self:
-            self.model(torch.cat((self.chunks[0], self.chunks[0])))
+def _count(passages: Sequence[Passage]) -> int:
+    return sum(len(passage.images) for passage in passages)
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in ARGUMENTS:
-            arguments = dict(zip(ARGUMENTS[func], args, strict=False)) | (kwargs or {})
-            place = self.places.get(id(arguments["weight"]))
-            if place is not None:
-                return self._both_halves(Call(func, arguments, place))
-        return func(*args, **(kwargs or {}))
 
-    def _both_halves(self, call: Call) -> Tensor:
-        x = call.arguments["input"]
-        half = len(x) // 2
-        y = call.dense(x[:1])
-        y = y.new_empty(len(x), *y.shape[1:])
-        for start in range(0, half, _IMAGES):
-            part = slice(start, min(start + _IMAGES, half))
-            y[part] = call.dense(x[part])
-        if call.place.fitted is None:
-            if self.number > 0:
-                self._look(call, x[half:], y[:half])
-                raise _Reached
-            self._fit_(call, x[half:], y[:half])
-        for start in range(half, len(x), _IMAGES):
-            y[start : start + _IMAGES] = call.compressed(x[start : start + _IMAGES])
-        return y
-
-    def _look(self, call: Call, x: Tensor, y: Tensor) -> None:
-        assert self.pairs is not None
-        seed = derive(call.place.layer.seed or 0, self.number)
-        total = len(self.chunks[self.number]) / self.images
-        positions = y.numel() // call.place.layer.shape[0]
-        for inputs, outputs in call.rows(x, y, min(1.0, POSITIONS * total / positions), seed):
-            self.pairs.add(inputs, outputs)
-
-    def _fit_(self, call: Call, x: Tensor, y: Tensor) -> None:
-        place, self.pairs = call.place, Pairs(call.biased)
-        self._look(call, x, y)
-        for number in range(1, len(self.chunks)):
-            self.number = number
-            with self, suppress(_Reached):
-                self.model(torch.cat((self.chunks[number],) * 2))
-        self.number = 0
-        dense = call.arguments["weight"]
-        place.fitted, place.bias, place.errors = fit_layer(place.layer, dense, self.pairs, self.ridge)
-        self.pairs = None
-        if self.on_layer:
-            self.on_layer(place.layer, *place.errors)
+def _pairs(passages: Sequence[Passage]) -> Pairs:
+    """Some positions of every image at the layer where passages halt."""
+    call = passages[0].call
+    assert call is not None
+    layer = call.place.layer
+    numbers = layer.shape[0] + layer.groups * (layer.dense_numel // layer.shape[0])  # a position
+    wanted = min(POSITIONS, _NUMBERS // numbers)
+    there = sum(passage.outputs.numel() for passage in passages) // layer.shape[0]
+    blocks = [block for passage in passages for block in passage.rows(min(1.0, wanted / there))]
+    inputs, outputs = (torch.cat(side) for side in zip(*blocks, strict=True))
+    return Pairs(Inputs(inputs, call.biased), outputs)

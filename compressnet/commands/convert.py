@@ -16,10 +16,8 @@ from compressnet.plan.price import price
 from compressnet.pretrained import dense_model
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, read_recipe
-from compressnet.rewrite import fits_outputs, project_, sample_inputs
-from compressnet.training.parts import need_data, open_images, sample_images
-
-IMAGES = 256  # of the training part, whose activations layers are fitted to
+from compressnet.rewrite import project_
+from compressnet.training.parts import open_images, sample_images
 
 
 def convert(
@@ -75,44 +73,24 @@ def _rounded(errors: Mapping[str, float | None]) -> dict[str, float]:
 def _project_(
     plan: Plan, model: nn.Module, progress: Progress
 ) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
-    """Calibrate where the recipe says so, else project weights by themselves; the errors of each layer and block."""
+    """Calibrate where there are images, else project weights by themselves; the errors of each layer and block."""
     compressed = [layer for layer in plan.layers if layer.method]
-    wanted = plan.recipe.calibration if compressed or plan.blocks else None
-    images = None if wanted is None else _images(plan, wanted.images, progress)
-    blocks = BlockFit(model, plan.blocks, _block_images(plan, progress) if images is None else images)
+    images = _images(plan, progress) if compressed or plan.blocks else None
+    blocks = BlockFit(model, plan.blocks, images)
     block_errors = _place_(blocks, progress)
     if not compressed:
         return {}, block_errors
-    inputs = _inputs(plan, model, progress) if images is None else {}
     with progress.task("projecting" if images is None else "calibrating", len(compressed)) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
             known = {} if output_error is None else {"output_error": output_error}
             advance(1, layer=layer.name, error=error, **known)
 
-        if images is None or wanted is None:
-            untrained = plan.recipe.model is not None and plan.recipe.model.weights is None
-            errors = project_(model, plan.layers, inputs, done, untrained=untrained)
+        if images is None or plan.recipe.calibration is None:
+            errors = project_(model, plan.layers, done, untrained=_untrained(plan))
         else:
-            errors = calibrate_(model, plan.layers, images, ridge=wanted.ridge, on_layer=done)
+            errors = calibrate_(model, plan.layers, images, ridge=plan.recipe.calibration.ridge, on_layer=done)
     return errors, block_errors | blocks.refit_()
-
-
-ALONE = "calibration takes training images; --set calibration=null projects weights alone"
-
-
-def _images(plan: Plan, count: int, progress: Progress, cure: str = ALONE) -> Tensor:
-    """Images of the training part to calibrate on, as in evaluation, without their labels; ``cure`` if they fail."""
-    data = need_data(plan.recipe, "calibration").model_copy(update={"augment": "none"})
-    plain = plan.recipe.model_copy(update={"data": data})
-    assert plan.spec is not None
-    assert plan.preprocessing is not None
-    try:
-        dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
-    except DataError as error:
-        raise DataError(f"{error}\n  {cure}") from None
-    progress.note(f"fitting layers to their outputs on {min(count, len(dataset))} training images")
-    return sample_images(dataset, count, plan.recipe.seed)
 
 
 def _place_(blocks: BlockFit, progress: Progress) -> dict[str, float]:
@@ -123,31 +101,27 @@ def _place_(blocks: BlockFit, progress: Progress) -> dict[str, float]:
         return blocks.place_(lambda block, error: advance(1, layer=block.name, output_error=error))
 
 
-def _block_images(plan: Plan, progress: Progress) -> Tensor | None:
-    """Images that blocks are fitted to where the recipe has no calibration; None without data."""
-    if not plan.blocks:
-        return None
-    names = ", ".join(block.name for block in plan.blocks)
-    if plan.recipe.data is None:
-        progress.note(f"no data: the layer behind {names} is fitted on Gaussian inputs")
-        return None
-    cure = f"convert fits the layer behind {names} on images; --set data=null takes Gaussian inputs"
-    return _images(plan, IMAGES, progress, cure)
+def _untrained(plan: Plan) -> bool:
+    return plan.recipe.model is not None and plan.recipe.model.weights is None
 
 
-def _inputs(plan: Plan, model: nn.Module, progress: Progress) -> dict[str, Tensor]:
-    """Samples of what the layers see that fit their outputs, where there are such layers and images."""
-    fitted = [layer for layer in plan.layers if fits_outputs(layer)]
-    if not fitted or plan.spec is None or plan.preprocessing is None:
-        return {}
-    if plan.recipe.data is None:
-        progress.note(f"no data: {len(fitted)} layers are fitted on Gaussian inputs")
-        return {}
+def _images(plan: Plan, progress: Progress) -> Tensor | None:
+    """Training images as in evaluation, without their labels; None where weights are projected by themselves."""
+    wanted, data = plan.recipe.calibration, plan.recipe.data
+    if wanted is None or _untrained(plan):
+        return None
+    if data is None:
+        progress.note("no data: weights are projected by themselves, not fitted to what layers see")
+        return None
+    plain = plan.recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
+    assert plan.spec is not None
+    assert plan.preprocessing is not None
     try:
-        dataset = open_images(plan.recipe, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
+        dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
     except DataError as error:
-        message = f"{error}\n  convert fits {fitted[0].method} layers on images; --set data=null takes Gaussian inputs"
-        raise DataError(message) from None
-    images = min(IMAGES, len(dataset))
-    progress.note(f"fitting {', '.join(layer.name for layer in fitted)} on {images} training images")
-    return sample_inputs(model, fitted, sample_images(dataset, IMAGES, plan.recipe.seed))
+        cure = "convert fits layers on training images; --set calibration=null projects weights by themselves"
+        raise DataError(f"{error}\n  {cure}") from None
+    there = len(dataset)
+    taken = f"{wanted.images} training images" if wanted.images <= there else f"all {there} training images there are"
+    progress.note(f"fitting layers on {taken}")
+    return sample_images(dataset, wanted.images, plan.recipe.seed)

@@ -2,7 +2,7 @@
 
 from compressnet.fitting.head import fit_head_
 from compressnet.fitting.linear import fit_linear_
-from compressnet.fitting.pairs import Pairs
+from compressnet.fitting.pairs import Inputs, Pairs
 from compressnet.fitting.regression import fit_
 
-__all__ = ["Pairs", "fit_", "fit_head_", "fit_linear_"]
+__all__ = ["Inputs", "Pairs", "fit_", "fit_head_", "fit_linear_"]

@@ -1,11 +1,12 @@
 """Least squares on a layer's outputs, for every weight that is linear in its parameters.
 
-The weight is W = S(p) with S linear. With x the inputs of the compressed layer, y the outputs of the dense one, G = E[x
-xᵀ] and B = E[y xᵀ], the p that minimises
+The weight is W = S(p) with S linear. With x the inputs of the compressed layer, y the outputs to reach, G = E[x xᵀ],
+B = E[y xᵀ] and Γ what an error of the outputs costs, the p that minimises
 
-    E‖S(p) x − y‖² + λ ‖S(p) − W₀‖²        solves        Sᵀ(S(p) (G + λ I)) = Sᵀ(B + λ W₀),
+    E (S(p) x − y)ᵀ Γ (S(p) x − y) + λ tr((S(p) − W₀)ᵀ Γ (S(p) − W₀))
 
-by conjugate gradients: S is ``to_dense``, Sᵀ its vector–Jacobian product, so that no method has to say more of itself.
+solves Sᵀ(Γ S(p) (G + λ I)) = Sᵀ(Γ (B + λ W₀)). It is found by conjugate gradients: S is ``to_dense``, Sᵀ its
+vector–Jacobian product, so that no method has to say more of itself.
 """
 
 import torch
@@ -34,6 +35,7 @@ def fit_linear_(
     pairs: Pairs,
     *,
     ridge: float = RIDGE,
+    cost: Tensor | None = None,
     steps: int = STEPS,
     tolerance: float = TOLERANCE,
 ) -> int:
@@ -42,8 +44,9 @@ def fit_linear_(
     Args:
         weight: fitted in place; best projected before, as the fit starts there.
         dense: the weight W₀ that the ridge draws toward, of the same shape.
-        pairs: inputs of the compressed layer and outputs of the dense one.
+        pairs: inputs of the compressed layer and outputs to reach.
         ridge: λ, relative to the mean square of an input.
+        cost: Γ, of shape (groups, out, out), or its diagonal, (groups, out, 1); None is the identity.
         steps: of conjugate gradients, at most.
         tolerance: of the residual of the normal equations, relative to their right-hand side, at which it ends.
 
@@ -53,22 +56,27 @@ def fit_linear_(
     module = _Dense(weight)
     names = [name for name, _ in module.named_parameters()]
     values = [p.detach().clone() for p in module.parameters()]
-    groups = pairs.cross.shape[0]
-    pull = ridge * pairs.power
+    shape = (pairs.cross.shape[0], -1, pairs.cross.shape[2])
+    pull = ridge * pairs.inputs.power
 
     def spread(*parameters: Tensor) -> Tensor:
         matrix = torch.func.functional_call(module, dict(zip(names, parameters, strict=True)), ())
-        return matrix.reshape(groups, -1, pairs.cross.shape[2])
+        return matrix.reshape(shape)
+
+    def charged(matrix: Tensor) -> Tensor:
+        if cost is None:
+            return matrix
+        return cost.to(matrix) * matrix if cost.shape[2] == 1 else cost.to(matrix) @ matrix
 
     with torch.no_grad():
         gather = torch.func.vjp(spread, *values)[1]
 
         def normal(parameters: list[Tensor]) -> list[Tensor]:
             matrix = spread(*parameters)
-            return list(gather(pairs.times_gram(matrix) + pull * matrix))
+            return list(gather(charged(pairs.inputs.times_gram(matrix) + pull * matrix)))
 
-        matrix = dense.detach().to(values[0]).reshape(groups, -1, pairs.cross.shape[2])
-        wanted = list(gather(pairs.cross.to(matrix) + pull * matrix))
+        matrix = dense.detach().to(values[0]).reshape(shape)
+        wanted = list(gather(charged(pairs.cross.to(matrix) + pull * matrix)))
         residual = [b - a for b, a in zip(wanted, normal(values), strict=True)]
         direction, size = residual, _dot(residual, residual)
         enough = tolerance**2 * _dot(wanted, wanted)

@@ -1,152 +1,86 @@
-"""What a layer sees and what it should give, in as little memory as a least-squares problem needs."""
+"""What a layer sees beside what it should give, and the moments of both that least squares needs."""
 
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-SAMPLE = 512  # pairs that are kept as they are
+SAMPLE = 512  # pairs that a regression sees
+_BLOCK = 4096  # rows whose products are summed in their own precision; the sums of blocks are added in double
 
 
-class Pairs:
-    """Inputs x of a compressed layer beside the outputs y of the dense one, over samples (positions of images).
+class Inputs:
+    """Inputs x of a layer over samples (positions of images), and G = E[x xᵀ].
 
-    Pairs are kept as rows until they outnumber the inputs of the layer; from then on only their moments E[x xᵀ],
-    E[y xᵀ], E[x], E[y] and E[y²] are, which is all that least squares needs. The memory is that of a few square
-    matrices of the smaller of the two sides.
-
-    Rows are of shape (samples, groups, in) and (samples, groups, out); matrices of shape (groups, out, in), that is
-    ``weight.view(groups, out, in)`` of a convolution's weight.
+    Where samples outnumber inputs G is formed, of shape (groups, in, in); where they do not, products with G are made
+    of the rows, so that the memory is that of the rows and of one square matrix of the smaller side.
 
     Args:
-        centred: whether the layer has a bias, which takes care of the means.
+        rows: shape (samples, groups, in).
+        centred: whether the layer has a bias, which takes care of the means: then x is less its mean.
     """
 
-    def __init__(self, centred: bool) -> None:
+    def __init__(self, rows: Tensor, centred: bool) -> None:
         self.centred = centred
-        self.count = 0
-        self._rows: list[tuple[Tensor, Tensor]] | None = []
-        self._sample: list[tuple[Tensor, Tensor]] = []
-        self._sums: list[Tensor] = []
+        self.count = len(rows)
+        self.mean = rows.mean(0, dtype=torch.float64)
+        self.sample = rows[:SAMPLE].clone()
+        self.rows = (rows - self.mean.to(rows) if centred else rows).transpose(0, 1)
         self._gram: Tensor | None = None  # in the precision it was asked for last
 
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """More rows; to be done with before anything is asked."""
-        if (have := sum(len(rows) for rows, _ in self._sample)) < SAMPLE:
-            self._sample.append((x[: SAMPLE - have].clone(), y[: SAMPLE - have].clone()))
-        self.count += len(x)
-        if self._rows is None:
-            self._fold(x, y)
-            return
-        self._rows.append((x, y))
-        if self.count > x.shape[2]:
-            for rows in self._rows:
-                self._fold(*rows)
-            self._rows = None
-
-    def _fold(self, x: Tensor, y: Tensor) -> None:
-        x, y = x.transpose(0, 1), y.transpose(0, 1)
-        parts = [x.mT @ x, y.mT @ x, x.sum(1), y.sum(1), y.square().sum(1)]
-        # single precision inside a block of rows, double across blocks
-        if not self._sums:
-            self._sums = [part.double() for part in parts]
-        else:
-            for total, part in zip(self._sums, parts, strict=True):
-                total += part
+    @property
+    def gram(self) -> Tensor | None:
+        """G in double precision; None where inputs outnumber samples."""
+        return self._product if self.count > self.rows.shape[2] else None
 
     @cached_property
-    def sample(self) -> tuple[Tensor, Tensor]:
-        """The first rows: x of shape (samples, groups, in) and y of shape (samples, groups, out)."""
-        xs, ys = zip(*self._sample, strict=True)
-        return torch.cat(xs), torch.cat(ys)
-
-    @cached_property
-    def means(self) -> tuple[Tensor, Tensor]:
-        """E[x] of shape (groups, in) and E[y] of shape (groups, out)."""
-        if self._rows is None:
-            return self._sums[2] / self.count, self._sums[3] / self.count
-        x, y = self._whole
-        return x.mean(0).double(), y.mean(0).double()
-
-    @cached_property
-    def _whole(self) -> tuple[Tensor, Tensor]:
-        assert self._rows is not None
-        return torch.cat([x for x, _ in self._rows]), torch.cat([y for _, y in self._rows])
-
-    @cached_property
-    def rows(self) -> tuple[Tensor, Tensor] | None:
-        """x (groups, samples, in) and y (groups, samples, out), less their means where centred; None: see moments."""
-        if self._rows is None:
-            return None
-        x, y = self._whole
-        if self.centred:
-            x, y = x - self.means[0].to(x), y - self.means[1].to(y)
-        return x.transpose(0, 1), y.transpose(0, 1)
-
-    @cached_property
-    def moments(self) -> tuple[Tensor, Tensor]:
-        """G = E[x xᵀ] of shape (groups, in, in) and B = E[y xᵀ] of (groups, out, in), of centred x and y if so."""
-        gram, cross = self._sums[0] / self.count, self._sums[1] / self.count
-        if self.centred:
-            x, y = self.means
-            gram, cross = gram - x[:, :, None] * x[:, None], cross - y[:, :, None] * x[:, None]
-        return gram, cross
+    def _product(self) -> Tensor:
+        return moment(self.rows, self.rows)
 
     @cached_property
     def power(self) -> float:
         """The mean square of an input: trace(G) / in."""
-        if self.rows is not None:
-            return self.rows[0].square().mean().item()
-        return self.moments[0].diagonal(dim1=1, dim2=2).mean().item()
+        return self.rows.square().mean(dtype=torch.float64).item()
 
     def times_gram(self, matrix: Tensor) -> Tensor:
-        """``matrix G``; G is not formed where rows are fewer than inputs."""
-        if self.rows is not None:
-            x = self.rows[0].to(matrix)
-            return (matrix @ x.mT) @ x / self.count
+        """``matrix G`` for a matrix of shape (groups, out, in)."""
+        if self.gram is None:
+            rows = self.rows.to(matrix)
+            return (matrix @ rows.mT) @ rows / self.count
         if self._gram is None or self._gram.dtype is not matrix.dtype:
-            self._gram = self.moments[0].to(matrix)
+            self._gram = self.gram.to(matrix)
         return matrix @ self._gram
+
+
+class Pairs:
+    """Inputs x of a compressed layer beside outputs y to reach, over samples.
+
+    Matrices are of shape (groups, out, in), that is ``weight.view(groups, out, in)`` of a convolution's weight.
+
+    Args:
+        inputs: x.
+        outputs: y, shape (samples, groups, out).
+    """
+
+    def __init__(self, inputs: Inputs, outputs: Tensor) -> None:
+        self.inputs = inputs
+        self.mean = outputs.mean(0, dtype=torch.float64)
+        self.outputs = outputs.transpose(0, 1)
+
+    def toward(self, outputs: Tensor) -> "Pairs":
+        """The same inputs beside other outputs, of shape (groups, samples, out)."""
+        return Pairs(self.inputs, outputs.transpose(0, 1))
 
     @cached_property
     def cross(self) -> Tensor:
-        """B, of shape (groups, out, in)."""
-        if self.rows is not None:
-            return self.rows[1].mT @ self.rows[0] / self.count
-        return self.moments[1]
+        """B = E[y xᵀ], of shape (groups, out, in), of centred x and y if so."""
+        return moment(self.centred, self.inputs.rows)
 
-    def bias(self, matrix: Tensor) -> Tensor:
-        """What makes the mean of the outputs right: E[y] − W E[x], of shape (groups · out,)."""
-        x, y = self.means
-        return (y - (matrix.to(x) @ x[:, :, None])[:, :, 0]).flatten()
-
-    @cached_property
-    def energy(self) -> float:
-        """E[y²], summed over outputs."""
-        if self._rows is None:
-            return self._sums[4].sum().item() / self.count
-        return self._whole[1].square().sum().item() / self.count
-
-    def error(self, matrix: Tensor, bias: Tensor | None = None) -> float:
-        """The relative error of the outputs, ‖W x + bias − y‖ / ‖y‖ over all samples.
-
-        Args:
-            matrix: shape (groups, out, in).
-            bias: shape (groups · out,); None is none.
-        """
-        x, y = self.means
-        if self.rows is not None:
-            wrong = (self.rows[0] @ matrix.mT.to(self.rows[0]) - self.rows[1]).square().sum().item() / self.count
-        else:
-            (gram, cross), matrix = self.moments, matrix.double()
-            power = self._sums[4].sum() / self.count - (y.square().sum() if self.centred else 0)
-            wrong = (((matrix @ gram - 2 * cross) * matrix).sum() + power).item()
-        shift = torch.zeros_like(y) if bias is None else bias.to(y).view_as(y)
-        if self.centred:
-            wrong += ((matrix.to(x) @ x[:, :, None])[:, :, 0] + shift - y).square().sum().item()
-        elif bias is not None:
-            raise ValueError("a layer with a bias has centred pairs")
-        return float((max(0.0, wrong) / max(self.energy, 1e-30)) ** 0.5)
+    @property
+    def centred(self) -> Tensor:
+        """y, less its mean where x is: shape (groups, samples, out)."""
+        return self.outputs - self.mean.to(self.outputs)[:, None] if self.inputs.centred else self.outputs
 
     def best(self, dense: Tensor, ridge: float) -> Tensor:
         """The dense matrix that least squares prefers to W for these inputs: argmin E‖V x − y‖² + ridge · ‖V − W‖².
@@ -155,15 +89,24 @@ class Pairs:
         is linear in x.
 
         Args:
-            dense: W, of shape (groups, out, in).
-            ridge: relative to :attr:`power`.
+            dense: W.
+            ridge: relative to :attr:`Inputs.power`.
         """
-        weight = max(ridge, 1e-6) * max(self.power, 1e-30)
-        if self.rows is not None:
-            x, y = (side.to(dense) for side in self.rows)
-            kernel = x @ x.mT / self.count + weight * torch.eye(x.shape[1]).to(x)
-            return dense + torch.linalg.solve(kernel, y - x @ dense.mT).mT @ x / self.count
-        gram, cross = self.moments
-        wanted = cross - dense.double() @ gram
+        weight = max(ridge, 1e-6) * max(self.inputs.power, 1e-30)
+        x, gram = self.inputs.rows.to(dense), self.inputs.gram
+        wrong = (self.centred - self.inputs.rows @ dense.mT.to(self.inputs.rows)).to(dense)
+        if gram is None:
+            kernel = x @ x.mT / self.inputs.count + weight * torch.eye(x.shape[1]).to(x)
+            return dense + torch.linalg.solve(kernel, wrong).mT @ x / self.inputs.count
         kernel = gram + weight * torch.eye(gram.shape[1], dtype=gram.dtype)
-        return dense + torch.linalg.solve(kernel, wanted, left=False).to(dense)
+        return dense + torch.linalg.solve(kernel, moment(wrong, x), left=False).to(dense)
+
+
+def moment(left: Tensor, right: Tensor) -> Tensor:
+    """E[l rᵀ] in double precision, of shape (groups, left, right), for rows of shape (groups, samples, …)."""
+    count = left.shape[1]
+    edges = [*range(0, count, _BLOCK), count]
+    total = torch.zeros(len(left), left.shape[2], right.shape[2], dtype=torch.float64)
+    for start, end in pairwise(edges):
+        total += left[:, start:end].mT @ right[:, start:end]
+    return total / count

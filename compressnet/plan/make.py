@@ -61,6 +61,8 @@ def make_plan(draft: Draft) -> Plan:
     Raises:
         RecipeError: every mistake of the recipe, with its line.
     """
+    if draft.raw.get("calibration") is not None and draft.raw.get("data") is None:
+        draft.mistake(("calibration",), "it takes images: name them in data, or leave calibration out")
     resolved = resolve_model(draft)
     if resolved is None:
         raise _failed(draft)

@@ -268,7 +268,7 @@ class Recipe(Section):
     model: ModelSection | None = None
     data: DataSection | None = None
     layers: tuple[AnyRule, ...] = ()
-    calibration: CalibrationSection | None = None
+    calibration: CalibrationSection | None = CalibrationSection()
     pretrain: TrainSection | None = None
     finetune: FinetuneSection = FinetuneSection()
     export: ExportSection = ExportSection()

@@ -12,7 +12,7 @@ import torch
 
 from compressnet.methods.freshnet import FreshNetConfig, FreshNetWeight
 
-DENSITIES = [(1, 1), (0.8, 1.2), (1, 1.5), (1, 2), (0.5, 1), (0.2, 1), (0.5, 1.5), (0.2, 2.5), (2.5, 0.2)]
+DENSITIES = [(1, 1), (0.8, 1.2), (1, 1.5), (1, 2), (0.5, 1), (0.2, 1), (0.5, 1.5), (0.2, 2.5), (0.2, 6), (2.5, 0.2)]
 
 
 def error(weights: list[torch.Tensor], config: FreshNetConfig) -> float:

@@ -7,14 +7,14 @@ import json
 import sys
 from pathlib import Path
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-
 MARKERS = "osD^vPX"
 
 
 def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     """A line a form, through its numbers; the dense net as a dashed line."""
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
     mpl.rcParams["svg.hashsalt"] = "compressnet"  # the same rows give the same file
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     forms = [name for name in dict.fromkeys(row["form"] for row in rows) if name != "dense"]

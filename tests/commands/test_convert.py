@@ -6,7 +6,7 @@ import torch
 from torchvision.models import resnet18
 
 import compressnet
-from compressnet.errors import DataError, FileError, WeightsError
+from compressnet.errors import DataError, FileError, RecipeError, WeightsError
 from compressnet.plan import make_plan
 from compressnet.pretrained import dense_model
 from compressnet.progress import Progress
@@ -21,6 +21,13 @@ class Told(Progress):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+@pytest.fixture
+def known(lenet: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The recipe with weights from a file: those that are only drawn are not calibrated."""
+    compressnet.convert({"model": lenet["model"]}, tmp_path / "dense.safetensors")
+    return lenet | {"model": lenet["model"] | {"weights": str(tmp_path / "dense.safetensors")}, "pretrain": None}
 
 
 def test_a_dry_run_prices_exactly_what_the_file_will_hold(lenet: dict[str, Any], tmp_path: Path) -> None:
@@ -41,37 +48,62 @@ def test_a_dry_run_needs_neither_weights_nor_data() -> None:
     assert compressnet.convert(recipe, dry_run=True).numel < 30_000_000
 
 
-def test_the_projection_error_of_each_layer_is_reported(lenet: dict[str, Any], tmp_path: Path) -> None:
-    lenet["calibration"] = {}
-    account = compressnet.convert(lenet, tmp_path / "a.safetensors")
+def test_the_errors_of_each_layer_are_reported(known: dict[str, Any], tmp_path: Path) -> None:
+    account = compressnet.convert(known, tmp_path / "a.safetensors")
     errors = {row.name: row.error for row in account.rows if row.method not in ("", "dense")}
     assert errors.keys() == {"conv2", "fc1", "fc2"}
     assert all(error is not None and error > 0 for error in errors.values())
-    outputs = {row.name: row.output_error for row in account.rows if row.output_error is not None}
+    outputs = {row["name"]: row["output_error"] for row in account.to_json()["rows"] if row["output_error"] is not None}
     assert outputs.keys() == errors.keys()
     assert all(0 < error < 1 for error in outputs.values())
 
 
-def test_layers_are_calibrated_only_on_request(lenet: dict[str, Any], tmp_path: Path) -> None:
-    account = compressnet.convert(lenet, tmp_path / "a.safetensors")
-    assert all(row.output_error is None for row in account.rows)
-
-
-def test_calibration_needs_training_images(lenet: dict[str, Any], tmp_path: Path) -> None:
-    lenet["data"] = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere"), "image_size": 28}
-    lenet["calibration"] = {"images": 50}
-    with pytest.raises(DataError, match="--set calibration=null"):
-        compressnet.convert(lenet, tmp_path / "b.safetensors")
-    with pytest.raises(DataError, match="no data section"):
-        compressnet.convert(lenet | {"data": None}, tmp_path / "b.safetensors")
-
-
-def test_the_images_are_as_many_as_asked_for_and_of_the_training_part(lenet: dict[str, Any], tmp_path: Path) -> None:
-    lenet["calibration"] = {"images": 30, "ridge": 0.1}
-    lenet["data"] = lenet["data"] | {"augment": "crop"}
+def test_drawn_weights_keep_their_norm_and_are_not_calibrated(lenet: dict[str, Any], tmp_path: Path) -> None:
     told = Told()
-    compressnet.convert(lenet, tmp_path / "a.safetensors", progress=told)
-    compressnet.convert(lenet, tmp_path / "b.safetensors")
+    account = compressnet.convert(lenet, tmp_path / "a.safetensors", progress=told)
+    assert all(row.output_error is None for row in account.rows)
+    assert any("an untrained model is converted" in note for note in told.notes)
+    dense, made = dense_model(make_plan(read_recipe(lenet))), compressnet.load(tmp_path / "a.safetensors")
+    for name in ("conv2", "fc2"):
+        wanted = dense.get_parameter(f"{name}.weight").norm()
+        torch.testing.assert_close(made.get_submodule(name).weight.norm(), wanted)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("without", ["calibration", "data"])
+def test_without_images_weights_are_projected_by_themselves(
+    known: dict[str, Any], tmp_path: Path, without: str
+) -> None:
+    told = Told()
+    account = compressnet.convert(known | {without: None}, tmp_path / "a.safetensors", progress=told)
+    assert all(row.output_error is None for row in account.rows)
+    assert any("projected by themselves" in note for note in told.notes) == (without == "data")
+
+
+def test_calibration_needs_training_images(known: dict[str, Any], tmp_path: Path) -> None:
+    known["data"] = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere"), "image_size": 28}
+    with pytest.raises(DataError, match="--set calibration=null"):
+        compressnet.convert(known, tmp_path / "b.safetensors")
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_calibration_without_data_is_a_mistake_of_the_recipe() -> None:
+    recipe = {"model": {"name": "alexnet", "weights": "IMAGENET1K_V1"}, "calibration": {"images": 50}}
+    with pytest.raises(RecipeError, match="calibration: it takes images: name them in data"):
+        compressnet.convert(recipe, dry_run=True)
+
+
+def test_more_images_than_there_are_takes_all(known: dict[str, Any], tmp_path: Path) -> None:
+    told = Told()
+    compressnet.convert(known | {"calibration": {"images": 10_000}}, tmp_path / "a.safetensors", progress=told)
+    assert any("training images there are" in note for note in told.notes)
+
+
+def test_the_images_are_as_many_as_asked_for_and_of_the_training_part(known: dict[str, Any], tmp_path: Path) -> None:
+    known["calibration"] = {"images": 30, "ridge": 0.1}
+    known["data"] = known["data"] | {"augment": "crop"}
+    told = Told()
+    compressnet.convert(known, tmp_path / "a.safetensors", progress=told)
+    compressnet.convert(known, tmp_path / "b.safetensors")
     assert any("30 training images" in note for note in told.notes)
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
@@ -106,14 +138,6 @@ def test_a_file_of_ours_is_weights_too(lenet: dict[str, Any], tmp_path: Path) ->
     x = torch.randn(2, 1, 28, 28)
     with torch.no_grad():
         torch.testing.assert_close(again(x), first(x))
-
-
-def test_layers_that_fit_outputs_need_the_data_the_recipe_names(lenet: dict[str, Any], tmp_path: Path) -> None:
-    lenet["data"] = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere"), "image_size": 28}
-    with pytest.raises(DataError, match="--set data=null"):
-        compressnet.convert(lenet, tmp_path / "a.safetensors")
-    assert not (tmp_path / "a.safetensors").exists()
-    compressnet.convert(lenet, tmp_path / "a.safetensors", overrides=["data=null", "model.num_classes=10"])
 
 
 @pytest.mark.parametrize(

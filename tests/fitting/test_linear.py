@@ -1,11 +1,12 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.fitting import Pairs, fit_linear_
+from compressnet.fitting import Inputs, Pairs, fit_linear_
 from compressnet.methods import BY_NAME
 from compressnet.structured import ConvGeometry, StructuredWeight
 
@@ -70,9 +71,8 @@ def test_a_convolution_gets_what_a_direct_solver_finds(name: str, ridge: float) 
     dense = layer.weight.detach()
     y = layer(x0).detach()
     patches = geometry.patches(x, shape[2:]).movedim(1, 3).flatten(0, 2)
-    pairs = Pairs(centred)
     rows = patches.reshape(len(patches), geometry.groups, -1)
-    pairs.add(rows, y.movedim(1, -1).reshape(len(patches), geometry.groups, -1))
+    pairs = Pairs(Inputs(rows, centred), y.movedim(1, -1).reshape(len(patches), geometry.groups, -1))
 
     weight = weight_for(shape).project_(dense)
     fit_linear_(weight, dense, pairs, ridge=ridge, steps=3000, tolerance=1e-11)
@@ -94,10 +94,8 @@ def test_a_linear_layer_gets_what_a_direct_solver_finds(samples: int, method: st
     x0 = torch.randn(samples, 20, dtype=torch.float64)
     x = x0 + 0.2 * torch.randn_like(x0)
     dense, y = layer.weight.detach(), layer(x0).detach()
-    pairs = Pairs(True)
-    for part in (slice(0, 5), slice(5, None)):
-        pairs.add(x[part, None], y[part, None])
-    assert (pairs.rows is None) == (samples > 20)
+    pairs = Pairs(Inputs(x[:, None], centred=True), y[:, None])
+    assert (pairs.inputs.gram is None) == (samples < 20)
     weight = weight_for((9, 20), method).project_(dense)
     fit_linear_(weight, dense, pairs, ridge=0.05, steps=3000, tolerance=1e-11)
 
@@ -108,21 +106,24 @@ def test_a_linear_layer_gets_what_a_direct_solver_finds(samples: int, method: st
     torch.testing.assert_close(weight.to_dense().detach(), expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("centred", [True, False])
-@pytest.mark.parametrize("samples", [400, 10])
-def test_the_error_and_the_bias_are_those_of_the_outputs(centred: bool, samples: int) -> None:
-    torch.manual_seed(3)
-    x = torch.randn(samples, 2, 15, dtype=torch.float64) + 1
-    y = torch.randn(samples, 2, 4, dtype=torch.float64) - 2
-    matrix = torch.randn(2, 4, 15, dtype=torch.float64)
-    pairs = Pairs(centred)
-    pairs.add(x, y)
-    made = torch.einsum("sgi,goi->sgo", x, matrix)
-    bias = pairs.bias(matrix) if centred else None
-    if bias is not None:
-        torch.testing.assert_close(bias.view(2, 4), (y - made).mean(0))
-        made = made + bias.view(2, 4)
-    assert pairs.error(matrix, bias) == pytest.approx(((made - y).norm() / y.norm()).item(), rel=1e-6)
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_errors_that_cost_more_are_made_smaller_as_a_direct_solver_makes_them(diagonal: bool) -> None:
+    torch.manual_seed(5)
+    x, y = torch.randn(60, 2, 8, dtype=torch.float64), torch.randn(60, 2, 3, dtype=torch.float64)
+    dense = torch.randn(6, 8, dtype=torch.float64)
+    root = torch.randn(2, 3, 3, dtype=torch.float64)
+    cost = torch.diag_embed(torch.tensor([[1.0, 4.0, 9.0], [0.1, 2.0, 5.0]]).double()) if diagonal else root.mT @ root
+    given = cost.diagonal(dim1=1, dim2=2)[:, :, None] if diagonal else cost
+    weight = weight_for((6, 8), "hashednet").project_(dense)
+    fit_linear_(weight, dense, Pairs(Inputs(x, False), y), ridge=0, cost=given, steps=3000, tolerance=1e-11)
+
+    factor = torch.linalg.cholesky(cost + 1e-15 * torch.eye(3).double()).mT  # Γ = Rᵀ R
+    unit = torch.eye(48, dtype=torch.float64)
+    outs = [torch.einsum("goi,sgi->sgo", row.view(2, 3, 8), x) for row in unit]
+    design = torch.stack([torch.einsum("gpo,sgo->sgp", factor, out).flatten() for out in outs], dim=1)
+    target = torch.einsum("gpo,sgo->sgp", factor, y).flatten()
+    expected = solved(weight_for((6, 8), "hashednet"), dense, design, target, 0.0)
+    torch.testing.assert_close(weight.to_dense().detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [400, 10])
@@ -130,27 +131,25 @@ def test_the_best_matrix_leaves_nothing_that_a_smaller_one_would_take(samples: i
     torch.manual_seed(4)
     x, y = torch.randn(samples, 2, 15, dtype=torch.float64), torch.randn(samples, 2, 4, dtype=torch.float64)
     dense = torch.randn(2, 4, 15, dtype=torch.float64)
-    pairs = Pairs(False)
-    pairs.add(x, y)
+    pairs = Pairs(Inputs(x, False), y)
     best = pairs.best(dense, 0.1)
     pull = 0.1 * x.square().mean() * samples
     gradient = torch.einsum("sgo,sgi->goi", torch.einsum("sgi,goi->sgo", x, best) - y, x) + pull * (best - dense)
     assert gradient.abs().max() < 1e-9
 
 
-def test_moments_are_kept_when_there_are_more_samples_than_inputs_and_rows_before() -> None:
-    pairs = Pairs(True)
-    pairs.add(torch.randn(4, 1, 6), torch.randn(4, 1, 2))
-    assert pairs._rows is not None
-    pairs.add(torch.randn(4, 1, 6), torch.randn(4, 1, 2))
-    assert pairs._rows is None
-    assert pairs.moments[0].shape == (1, 6, 6)
+@pytest.mark.parametrize("samples", [3, 9000])
+def test_moments_are_those_of_numpy(samples: int) -> None:
+    x = torch.randn(samples, 2, 6) + 100
+    gram = Inputs(x, centred=True)
+    expected = np.stack([np.cov(side.numpy().astype(np.float64).T, bias=True) for side in x.unbind(1)])
+    made = gram.times_gram(torch.eye(6).expand(2, 6, 6))
+    torch.testing.assert_close(made.double(), torch.from_numpy(expected), rtol=1e-3, atol=1e-3)
 
 
 def test_a_layer_that_sees_nothing_keeps_its_projection() -> None:
     dense = torch.randn(6, 5, dtype=torch.float64)
-    pairs = Pairs(False)
-    pairs.add(torch.zeros(9, 1, 5, dtype=torch.float64), torch.zeros(9, 1, 6, dtype=torch.float64))
+    pairs = Pairs(Inputs(torch.zeros(9, 1, 5).double(), False), torch.zeros(9, 1, 6).double())
     weight = weight_for((6, 5)).project_(dense)
     before = weight.to_dense().detach()
     assert fit_linear_(weight, dense, pairs) == 0

@@ -1,4 +1,6 @@
 import copy
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +10,8 @@ from torch.nn import functional as F
 from torchvision.models import VisionTransformer, mobilenet_v2, swin_t
 
 from compressnet.attention import CompressedMultiheadAttention
-from compressnet.calibration import calibrate_
+from compressnet.calibration import calibrate_, walk
+from compressnet.calibration.fit import fit_
 from compressnet.layers import CompressedConv2d, CompressedLayer
 from compressnet.plan import PlannedLayer, candidates, plan_layers
 from compressnet.recipe import read_recipe
@@ -50,9 +53,12 @@ def planned(module: nn.Module, **config: Any) -> tuple[PlannedLayer, ...]:
     return plan_layers(read_recipe({"layers": [rule]}), candidates(module))
 
 
+@torch.no_grad()
 def outputs(model: nn.Module, images: Tensor) -> Tensor:
-    with torch.no_grad():
-        return copy.deepcopy(model).eval()(images)
+    training = model.training
+    made = model.eval()(images)
+    model.train(training)
+    return made
 
 
 def test_layers_are_fitted_in_the_order_they_run(dense: nn.Module, images: Tensor) -> None:
@@ -78,24 +84,36 @@ def test_the_model_comes_nearer_to_the_dense_one_than_by_its_weights_alone(dense
 
 
 @pytest.mark.parametrize("name", ["first", "middle", "head"])
-def test_the_outputs_of_a_layer_are_never_worse_than_by_its_weight_alone(
+def test_one_layer_calibrated_disturbs_the_model_less_than_by_its_weight_alone(
     dense: nn.Module, images: Tensor, name: str
 ) -> None:
     (layer,) = [layer for layer in planned(dense) if layer.name == name]
-    alone, seen = copy.deepcopy(dense), {}
+    alone, expected = copy.deepcopy(dense), outputs(dense, images)
     project_(alone, [layer])
-    calibrated = copy.deepcopy(dense)
+    calibrate_(dense, [layer], images)
+    assert (outputs(dense, images) - expected).norm() <= (outputs(alone, images) - expected).norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "behind"),
+    [("first", lambda model, y: F.relu(model.norm.eval()(y))), ("middle", lambda model, y: F.relu(y)), ("head", None)],
+)
+def test_the_error_is_that_of_the_outputs_or_of_what_a_relu_lets_through(
+    dense: nn.Module, images: Tensor, name: str, behind: Callable[[nn.Module, Tensor], Tensor] | None
+) -> None:
+    (layer,) = [layer for layer in planned(dense) if layer.name == name]
+    calibrated, seen = copy.deepcopy(dense), {}
     errors = calibrate_(calibrated, [layer], images)
-    for key, model in (("dense", dense), ("alone", alone), ("calibrated", calibrated)):
+    for model in (dense, calibrated):
         handle = model.get_submodule(name).register_forward_hook(
-            lambda module, args, output, key=key: seen.update({key: output})
+            lambda module, args, output, model=model: seen.update({model: output.clone()})
         )
-        with torch.no_grad():
-            model.eval()(images)
+        outputs(model, images)
         handle.remove()
-    error = {key: ((seen[key] - seen["dense"]).norm() / seen["dense"].norm()).item() for key in seen}
-    assert error["calibrated"] <= error["alone"]
-    assert errors[name][1] == pytest.approx(error["calibrated"], rel=1e-3)  # nothing before it is compressed
+        if behind is not None:
+            seen[model] = behind(model, seen[model])
+    error = (seen[calibrated] - seen[dense]).norm() / seen[dense].norm()
+    assert errors[name][1] == pytest.approx(error.item(), rel=1e-3)  # nothing before it is compressed
 
 
 def test_the_bias_makes_the_means_of_the_outputs_those_of_the_dense_layer(dense: nn.Module, images: Tensor) -> None:
@@ -112,13 +130,62 @@ def test_a_layer_without_a_bias_gets_none_and_modes_are_kept(dense: nn.Module, i
     assert dense.norm.num_batches_tracked == 0  # type: ignore[union-attr]
 
 
-def test_in_chunks_it_gives_the_same(dense: nn.Module, images: Tensor) -> None:
-    chunked = copy.deepcopy(dense)
+def test_in_parts_it_gives_the_same(dense: nn.Module, images: Tensor) -> None:
+    in_parts = copy.deepcopy(dense)
     whole = calibrate_(dense, planned(dense), images)
-    again = calibrate_(chunked, planned(chunked), images, memory=1 << 18)
+    again = calibrate_(in_parts, planned(in_parts), images, memory=1 << 19)
     reached = whole.keys() - {"idle"}
-    assert [again[name][1] for name in reached] == [pytest.approx(whole[name][1], rel=0.01) for name in reached]
-    torch.testing.assert_close(outputs(chunked, images), outputs(dense, images), rtol=0.01, atol=0.01)
+    assert [again[name][1] for name in reached] == [pytest.approx(whole[name][1], rel=0.05) for name in reached]
+    torch.testing.assert_close(outputs(in_parts, images), outputs(dense, images), rtol=0.05, atol=0.02)
+
+
+def test_where_memory_is_short_fewer_images_look_at_the_first_layers_and_all_at_the_last(
+    dense: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(walk, "fit_", lambda *args: (counts.append(args[1].inputs.count), fit_(*args)))
+    errors = calibrate_(dense, planned(dense), images, memory=1 << 17)
+    first, head = counts[0] / 25, counts[-1]  # the first layer has 5×5 positions an image
+    assert first < 20
+    assert head == 60
+    assert all(error is not None for name, (_, error) in errors.items() if name != "idle")
+
+
+def test_no_more_positions_are_kept_than_memory_is_meant_for_them(
+    dense: nn.Module, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: list[int] = []
+    monkeypatch.setattr(walk, "fit_", lambda *args: (counts.append(args[1].inputs.count), fit_(*args)))
+    monkeypatch.setattr(walk, "_NUMBERS", 6_000)
+    calibrate_(dense, planned(dense), images)
+    numbers = [12 + 27, 12 + 2 * 54, 12 + 12, 5 + 12]  # of a position: outputs, and inputs of each group
+    assert all(count * each <= 6_100 for count, each in zip(counts, numbers, strict=True))
+    assert counts[1] >= 40
+
+
+def test_behind_a_relu_what_it_lets_through_is_fitted(images: Tensor) -> None:
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(648, 4)).eval()
+    with torch.no_grad():
+        dense[0].bias -= 0.5  # type: ignore[operator]
+    layers = plan_layers(
+        read_recipe({"layers": [{"match": "0", "method": "hashednet", "ratio": 2}]}), candidates(dense)
+    )
+    expected = dense[:2](images).detach()
+    blind = copy.deepcopy(dense)
+    blind[1] = nn.Threshold(0, 0)  # the same function, which is not looked for
+    wrong = []
+    for model in (dense, blind):
+        calibrate_(model, layers, images)
+        wrong.append((model[:2](images) - expected).norm().item())
+    assert wrong[0] < wrong[1]
+
+
+def test_no_thread_is_left_when_a_module_fails(dense: nn.Module, images: Tensor) -> None:
+    dense.head.register_forward_pre_hook(lambda module, args: exec("raise ValueError('of the module')"))
+    with pytest.raises(ValueError, match="of the module"):
+        calibrate_(dense, planned(dense), images)
+    assert threading.active_count() == 1
 
 
 def test_methods_that_are_not_linear_are_fitted_to_what_they_see(images: Tensor) -> None:
@@ -261,7 +328,7 @@ def test_freshnet_takes_a_depthwise_convolution_when_asked_and_is_fitted_there(r
     assert (made.groups, made.structured.numel) == (32, 144)
     assert errors[1] is not None
     seen = dense.features[0](images)
-    given = [model.get_submodule(depthwise.name)(seen) for model in (dense, alone, calibrated)]
+    given = [model.features[1].conv[0](seen) for model in (dense, alone, calibrated)]  # behind its ReLU
     assert (given[2] - given[0]).norm() < (given[1] - given[0]).norm()
     assert all(torch.equal(before[name], tensor) for name, tensor in dense.state_dict().items())
 
