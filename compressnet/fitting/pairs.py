@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SAMPLE = 512  # pairs that a regression sees
+SAMPLE = 2048  # pairs that a regression sees
 _BLOCK = 4096  # rows whose products are summed in their own precision; the sums of blocks are added in double
 
 

@@ -82,12 +82,14 @@ def scratch_arms() -> Iterator[Arm]:
     for ratio in (16, 64):
         forms: dict[str, dict[str, Any]] = {
             "freshnet": {"method": "freshnet"},
+            "freshnet, β 2.5": {"method": "freshnet", "beta": 2.5},
             "hashednet": {"method": "hashednet"},
             "hashednet, independent hash": {"method": "hashednet", "hashing": "independent"},
             "dropfreq": {"method": "dropfreq"},
             "lowrank": {"method": "lowrank"},
             "dropfilt": {"method": "dropfilt"},
             "freshnet, independent hash": {"method": "freshnet", "hashing": "independent"},
+            "freshnet, β 2.5, independent hash": {"method": "freshnet", "beta": 2.5, "hashing": "independent"},
         }
         for name, form in forms.items():
             head = {"match": "fc", "method": "hashednet", "ratio": ratio}
@@ -122,8 +124,12 @@ def lenet5_arms() -> Iterator[Arm]:
         yield Arm(method, [{"match": both, "method": method, "ratio": RATIO}])
     yield Arm("pruned", [{"match": both, "method": "pruned", "density": 1 / RATIO}])
     yield Arm("monarch, conv2 freshnet", [conv, dense | {"method": "monarch", "blocks": 15}])
-    yield Arm("acdc, conv2 freshnet", [conv, dense | {"method": "acdc", "depth": 12}])
-    yield Arm("deepfried, conv2 freshnet", [conv, dense | {"method": "deepfried"}])
+    yield Arm("acdc", [{"match": "conv2", "method": "acdc", "depth": 2}, dense | {"method": "acdc", "depth": 12}])
+    yield Arm("deepfried, conv2 freshnet", [conv, dense | {"method": "deepfried", "copies": 8}])
+    run = {"match": ["fc1", "relu3"]}
+    yield Arm("deepfried_head 2048, conv2 freshnet", [conv, run | {"block": "deepfried_head", "features": 2048}])
+    yield Arm("deepfried_head 1024, conv2 freshnet", [conv, run | {"block": "deepfried_head", "features": 1024}])
+    yield Arm("acdc_stack, conv2 freshnet", [conv, run | {"block": "acdc_stack", "features": 500, "depth": 8}])
     independent = {"ratio": RATIO, "hashing": "independent"}
     yield Arm("freshnet, independent hash", [conv | independent, dense | {"method": "hashednet"} | independent])
     yield Arm("hashednet, independent hash", [{"match": both, "method": "hashednet"} | independent])

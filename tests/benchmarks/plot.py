@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-MARKERS = "osD^vPX"
+MARKERS = "osD^vPX*<>"
 
 
 def plot(rows: list[dict[str, float | str]], path: Path) -> None:
