@@ -77,7 +77,7 @@ class MonarchWeight(ProductWeight):
     @classmethod
     def config_near(cls, shape: Sequence[int], ratio: float) -> MonarchConfig:
         """The number of blocks that comes nearest, of those that leave none empty."""
-        outs, ins = shape[:2]
+        outs, ins = _matrix(shape)
         wanted = outs * ins / ratio / (outs + ins)
         fitting = (blocks for blocks in range(1, outs + 1) if _every_block_is_used(ins, blocks))
         return MonarchConfig(blocks=min(fitting, key=lambda blocks: abs(blocks - wanted)))

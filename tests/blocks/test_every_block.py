@@ -38,7 +38,15 @@ def recipe(block: str, *more: dict[str, Any], **sections: Any) -> dict[str, Any]
 def test_a_block_is_converted_trained_exported_and_loaded_at_the_price_of_its_plan(
     block: str, more: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    given = recipe(block, {"match": "conv2", "method": "freshnet", "ratio": 2}, *more, calibration={"images": 50})
+    compressnet.convert({"model": LENET["model"]}, tmp_path / "dense.safetensors")
+    given = recipe(
+        block,
+        {"match": "conv2", "method": "freshnet", "ratio": 2},
+        *more,
+        model=LENET["model"] | {"weights": str(tmp_path / "dense.safetensors")},
+        calibration={"images": 50},
+        pretrain=None,
+    )
     plan = compressnet.convert(given, dry_run=True)
     files = [tmp_path / name for name in ("converted.safetensors", "run/best.safetensors", "exported.safetensors")]
     account = compressnet.convert(given, files[0])
