@@ -71,7 +71,9 @@ def make_plan(draft: Draft) -> Plan:
     try:
         macs = parameter_macs(model, (1, shape.channels, shape.crop, shape.crop))
     except (RuntimeError, AssertionError, ValueError):
-        draft.mistake(("data", "image_size"), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
+        data = draft.recipe.data if draft.recipe else None
+        key = next((key for key in ("crop", "image_size", "resize") if getattr(data, key, None)), "image_size")
+        draft.mistake(("data", key), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
         raise _failed(draft) from None
     blocks, found = plan_blocks(draft, model, candidates(model, macs))
     layers = plan_layers(draft, found)

@@ -249,9 +249,10 @@ def test_a_model_that_is_not_there_is_a_mistake(model: dict[str, Any], expected:
     assert expected in mistakes({"model": model, "layers": []})
 
 
-def test_images_the_model_cannot_take_are_a_mistake() -> None:
-    recipe = {"model": {"name": "alexnet"}, "data": {"dataset": "fake", "image_size": 16}, "layers": []}
-    assert "data.image_size: alexnet cannot take images of 16×16" in mistakes(recipe)
+@pytest.mark.parametrize("key", ["image_size", "crop", "resize"])
+def test_images_the_model_cannot_take_are_a_mistake_of_the_key_that_says_their_size(key: str) -> None:
+    recipe = {"model": {"name": "alexnet"}, "data": {"dataset": "fake", key: 16}, "layers": []}
+    assert f"data.{key}: alexnet cannot take images of 16×16" in mistakes(recipe)
 
 
 def test_torchvisions_weights_bring_their_preprocessing_and_classes() -> None:
