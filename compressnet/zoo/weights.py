@@ -74,7 +74,7 @@ def preset(model_name: str | None, weights_name: str, where: str = "model.weight
     members = [entry.name for entry in enum]
     if member != "DEFAULT" and member not in members:
         raise WeightsError(
-            f"unknown weights '{weights_name}'; {did_you_mean(member, members)}",
+            f"unknown weights '{weights_name}'; {did_you_mean(member, [*members, 'DEFAULT'])}",
             where,
             f"{enum.__name__} has {', '.join(members)} and DEFAULT; or give the path of a file",
         )

@@ -85,7 +85,8 @@ def test_a_name_of_weights_is_found(model, name, member):
     ("model", "name", "message"),
     [
         ("resnet50", "IMAGENET1K_V3", "did you mean 'IMAGENET1K_V.'.*\n  ResNet50_Weights has IMAGENET1K_V1, IMAGE"),
-        ("resnet50", "coco", "there are IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("resnet50", "coco", "there are IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"),
+        ("resnet50", "DEFALT", "unknown weights 'DEFALT'; did you mean 'DEFAULT'\\?"),
         (None, "ResNet5_Weights.DEFAULT", "did you mean 'ResNet50_Weights'"),
         (None, "ResNet50_Weights.IMAGENET1K_V7", "unknown weights 'ResNet50_Weights.IMAGENET1K_V7'"),
         (None, "IMAGENET1K_V1", "could be any model's\n  write it with its class"),
