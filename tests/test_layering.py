@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
-    {"errors", "progress", "maths"},
+    {"errors", "progress", "maths", "keys"},
     {"container"},
     {"accounting"},
     {"structured", "block"},
