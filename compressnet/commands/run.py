@@ -10,7 +10,7 @@ from typing import Any
 
 from compressnet.accounting import Account, account_of_file
 from compressnet.checkpoint import Description, replacing
-from compressnet.commands.convert import convert
+from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
@@ -214,6 +214,7 @@ class _Pipeline:
         return account_of_file(path)
 
     def _evaluate_dense(self) -> Metrics:
+        calibration_images(self.plan)  # what convert would refuse is told before weights are downloaded
         return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:

@@ -16,6 +16,8 @@ from compressnet.structured import MethodConfig
 
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
+ROOTLESS = ("digits", "fake")
+"""The data sets that are not read from a folder."""
 
 
 class ModelSection(Keys):

@@ -140,6 +140,14 @@ def test_tensors_that_do_not_fit_are_named():
         load_weights_(fresh(squeezenet(12), 0), state, HEAD, "here")
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_tensor_that_is_not_finite_is_named(number):
+    state = state_of(squeezenet(12))
+    state["features.3.squeeze.weight"][3, 2] = number
+    with pytest.raises(WeightsError, match=r"mine.pth: features\.3\.squeeze\.weight holds infinite numbers"):
+        load_weights_(fresh(squeezenet(12), 2), state, HEAD, "mine.pth")
+
+
 def test_of_many_wrong_tensors_a_few_are_named():
     with pytest.raises(WeightsError, match=r"52 missing \(.*, … .*\); 122 unexpected"):
         load_weights_(fresh(squeezenet(12), 0), state_of(ModelSpec("resnet18", 12, {})), HEAD, "here")
