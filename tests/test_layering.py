@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
-    {"errors", "progress", "maths", "keys"},
+    {"errors", "progress", "maths", "keys", "metadata"},
     {"container"},
     {"accounting"},
     {"structured", "block"},
