@@ -25,6 +25,7 @@ from compressnet.plan import Plan, PlannedBlock, PlannedLayer, candidates, in_or
 from compressnet.plan.runs import find_run
 from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
+from compressnet.tensors import check_state
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
 from compressnet.zoo.preprocessing import Preprocessing
@@ -114,8 +115,9 @@ def save(model: nn.Module, path: str | Path, description: Description, *, force:
         force: whether a file that is there is replaced.
 
     Raises:
-        FileError: the file exists and ``force`` is not given, or it cannot be written.
+        FileError: the file exists and ``force`` is not given, it cannot be written, or it cannot hold the state.
     """
+    check_state(model.state_dict(), str(path))
     with replacing(Path(path), force) as temporary:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         entry = json.dumps(description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
