@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
     {"errors", "progress", "maths"},
-    {"container"},
+    {"container", "output"},
     {"accounting"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},

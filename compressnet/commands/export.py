@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.checkpoint import DTYPES, Description, describe, fill_, load, replacing, save, save_state_dict
+from compressnet.checkpoint import DTYPES, Description, describe, fill_, load, write, write_state_dict
 from compressnet.errors import FileError, did_you_mean
 from compressnet.layers import freeze
 from compressnet.maths.hashing import normal
+from compressnet.output import check_output, replacing
 from compressnet.pretrained import dense_state
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
@@ -89,14 +90,15 @@ def export(
         dtype = "float32" if dense else recipe.export.dtype
     if dtype not in DTYPES:
         raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
-    output = Path(output)
+    output, source_nbytes = Path(output), Path(file).stat().st_size
+    check_output(output, force)
     images = _images(description.preprocessing)
     source = load(file)
     wanted = _logits(source, images)
     with progress.task("writing and verifying", 3) as advance, replacing(output, force) as temporary:
         if dense:
             state = _cast(dense_state(source, str(file)), DTYPES[dtype], str(file))
-            save_state_dict(state, temporary)
+            write_state_dict(state, temporary)
             advance()
             expected = _logits(_plain(description.spec, state), images)
             reloaded = _logits(_plain(description.spec, weights.read_state_dict(temporary)), images)
@@ -105,7 +107,7 @@ def export(
             state = _cast(model.state_dict(), DTYPES[dtype], str(file), set(dict(model.named_buffers())))
             fill_(model, state)
             described = dataclasses.replace(described, stage="exported", recipe=_to_ship(recipe))
-            save(model, temporary, described, force=True)
+            write(model, temporary, described)
             advance()
             freeze(model.float())
             expected, reloaded = _logits(model, images), _logits(load(temporary), images)
@@ -120,7 +122,7 @@ def export(
     return Exported(
         output,
         output.stat().st_size,
-        Path(file).stat().st_size,
+        source_nbytes,
         dtype,
         dense,
         (reloaded - wanted).abs().max().item(),

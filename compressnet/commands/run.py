@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from compressnet.accounting import Account, account_of_file
-from compressnet.checkpoint import Description, replacing
+from compressnet.checkpoint import Description
 from compressnet.commands.convert import convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
 from compressnet.container import read_header
 from compressnet.errors import FileError, ResumeError
+from compressnet.output import check_folder, replacing
 from compressnet.plan import Plan, make_plan
 from compressnet.pretrained import dense_model, is_ours, is_trained
 from compressnet.progress import SILENT, Progress
@@ -110,8 +111,7 @@ def run(
     find_device(device)
     plan = make_plan(read_recipe(recipe, overrides))
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise FileError("it is a file, not a folder", str(folder), "name a folder with -o")
+    check_folder(folder)
     return _Pipeline(plan, folder, device, progress).run()
 
 
