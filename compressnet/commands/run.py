@@ -24,7 +24,7 @@ from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.training.evaluation import Metrics
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.parts import find_device
-from compressnet.training.stage import train_stage
+from compressnet.training.stage import check_start, train_stage
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,7 @@ class _Pipeline:
         path = self.folder / "pretrain" / "dense.safetensors"
 
         def go(resume: bool) -> dict[str, Any]:
+            check_start(path, resume, force=True)
             description = Description.of(self.plan, "dense")
             bare = make_plan(read_recipe(self.recipe.model_copy(update={"layers": ()})))
             trained = train_stage(
@@ -152,10 +153,10 @@ class _Pipeline:
                 self.recipe,
                 self.recipe.pretrain or TrainSection(),
                 path,
+                where="the recipe",
                 origin=f"{self.asked['model']}",
                 device=find_device(self.device),
                 resume=resume,
-                force=not resume,
                 progress=self.progress,
             )
             return trained.to_json()
