@@ -27,6 +27,7 @@ from compressnet.plan import Plan, PlannedBlock, PlannedLayer, in_order
 from compressnet.plan.runs import find_run
 from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
+from compressnet.structured import StructuredWeight
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
 from compressnet.zoo.preprocessing import Preprocessing
@@ -187,12 +188,14 @@ def load(
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise FileError(f"cannot be read: {error}", str(path)) from None
+    _check_dtypes(model.state_dict(), state, str(path))
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
     fill_(model, state)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     remake_(model, "cpu")
+    _check_structure(model, str(path))
     model.eval()
     model._compressnet = description  # type: ignore[assignment]
     if freeze:
@@ -259,3 +262,16 @@ def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> No
                 f"its tensor {name} has the shape {header.spans[name].shape}; the plan gives {tuple(tensor.shape)}",
                 where,
             )
+
+
+def _check_dtypes(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in wanted.items():
+        if tensor.dtype is torch.uint8 and state[name].dtype is not torch.uint8:
+            raise FileError(f"its tensor {name} is of {state[name].dtype}, not of bytes", where)
+
+
+def _check_structure(model: nn.Module, where: str) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, StructuredWeight) and (reason := module.damage()):
+            layer = name.removesuffix(".structured")
+            raise FileError(f"its tensors of {layer} hold no weight: {reason}", where, "fetch it again")

@@ -18,6 +18,7 @@ from compressnet.output import check_output, replacing
 from compressnet.pretrained import dense_state
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.rewrite import pack_
 from compressnet.training.parts import recipe_of
 from compressnet.zoo import models, weights
 from compressnet.zoo.models import ModelSpec
@@ -65,7 +66,7 @@ def export(
     overrides: Iterable[str] = (),
     progress: Progress = SILENT,
 ) -> Exported:
-    """Cast, save, reload what was saved and compare logits; the file appears only when they agree.
+    """Cast, pack, save, reload what was saved and compare logits; the file appears only when they agree.
 
     Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model.
 
@@ -104,9 +105,10 @@ def export(
             reloaded = _logits(_plain(description.spec, weights.read_state_dict(temporary)), images)
         else:
             model, described = _without_auxiliary(load(file, freeze=False), description)
+            layers = pack_(model, described.layers)
             state = _cast(model.state_dict(), DTYPES[dtype], str(file), set(dict(model.named_buffers())))
             fill_(model, state)
-            described = dataclasses.replace(described, stage="exported", recipe=_to_ship(recipe))
+            described = dataclasses.replace(described, stage="exported", layers=layers, recipe=_to_ship(recipe))
             write(model, temporary, described)
             advance()
             freeze(model.float())
