@@ -27,7 +27,7 @@ class Row:
         error: of the weight's projection, relative.
         remark: why it is dense, or what a user should know.
         output_error: of the layer's outputs on calibration images, relative.
-        bitmap_nbytes: bytes among ``nbytes`` that are a bitmap, each counted as a number.
+        positions_nbytes: bytes among ``nbytes`` that say where values are (bitmap or gaps), each counted as a number.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Row:
     error: float | None = None
     remark: str | None = None
     output_error: float | None = None
-    bitmap_nbytes: int = 0
+    positions_nbytes: int = 0
 
     @property
     def ratio(self) -> float | None:
@@ -50,9 +50,9 @@ class Row:
 
     @property
     def width(self) -> float:
-        """Bytes of a stored number, bitmaps aside."""
-        numbers = self.numel - self.bitmap_nbytes
-        return ((self.nbytes or 0) - self.bitmap_nbytes) / numbers if numbers else 0.0
+        """Bytes of a stored number, those of positions aside."""
+        numbers = self.numel - self.positions_nbytes
+        return ((self.nbytes or 0) - self.positions_nbytes) / numbers if numbers else 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from compressnet.checkpoint import save as save_
 from compressnet.errors import FileError
 from compressnet.plan import PlannedLayer, candidates, plan_blocks, plan_layers
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import CalibrationSection, Recipe, read_recipe
+from compressnet.recipe import Recipe, read_recipe
 from compressnet.rewrite import project_
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -33,7 +33,8 @@ def compress(
             are rewritten.
         recipe: path, mapping such as ``{"layers": [{"match": "*", "method": "hashednet", "ratio": 8}]}``, or recipe.
         images: as the module takes them, of shape (N, C, H, W), without labels; layers are fitted to what the dense
-            module makes of them. A few hundred do. None projects weights by themselves.
+            module, in float32 on the CPU, makes of them all. A few hundred do. Without them, or with
+            ``calibration: null``, weights are projected by themselves.
         progress: is told.
 
     Returns:
@@ -46,7 +47,8 @@ def compress(
     draft = read_recipe(recipe)
     blocks, found = plan_blocks(draft, module, candidates(module))
     layers = plan_layers(draft, found)
-    calibration = draft.checked().calibration or CalibrationSection()
+    calibration = draft.checked().calibration
+    images = None if calibration is None else images
     fitted = BlockFit(module, blocks, images)
     fitted.place_()
     compressed = sum(layer.method is not None for layer in layers)
@@ -56,7 +58,7 @@ def compress(
             known = {} if output_error is None else {"output_error": output_error}
             advance(1, layer=layer.name, error=error, **known)
 
-        if images is None or not compressed:
+        if images is None or calibration is None or not compressed:
             project_(module, layers, done)
         else:
             calibrate_(module, layers, images, ridge=calibration.ridge, on_layer=done)

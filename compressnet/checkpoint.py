@@ -5,15 +5,16 @@ The only importer of safetensors.
 
 import json
 import os
+import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -21,10 +22,12 @@ from compressnet.container import BLANK, FORMAT, KEY, Header, damaged, read_head
 from compressnet.errors import FileError, PlanError, listing
 from compressnet.layers import freeze as freeze_
 from compressnet.layers import remake_
+from compressnet.output import replacing
 from compressnet.plan import Plan, PlannedBlock, PlannedLayer, candidates, in_order
 from compressnet.plan.runs import find_run
 from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
+from compressnet.structured import StructuredWeight
 from compressnet.tensors import check_state
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
@@ -119,47 +122,30 @@ def save(model: nn.Module, path: str | Path, description: Description, *, force:
     """
     check_state(model.state_dict(), str(path))
     with replacing(Path(path), force) as temporary:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        entry = json.dumps(description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-        save_file(state, temporary, {KEY: entry})
-        seal(temporary)
+        write(model, temporary, description)
 
 
-def save_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
-    """Write an ordinary state_dict as safetensors, without a word of ours."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, path, {"format": "pt"})
+def write(model: nn.Module, path: Path, description: Description) -> None:
+    """Write a file within :func:`replacing`, which makes it whole or nothing."""
+    entry = json.dumps(description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    _save_file(model.state_dict(), path, {KEY: entry})
+    seal(path)
 
 
-@contextmanager
-def replacing(path: Path, force: bool) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well.
+def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write an ordinary state_dict as safetensors within :func:`replacing`, without a word of ours."""
+    _save_file(state, path, {"format": "pt"})
 
-    Raises:
-        FileError: the file exists and ``force`` is not given, or its folder cannot be written.
-    """
-    if path.exists() and not force:
-        raise FileError("it exists already", str(path), "--force replaces it")
-    if path.is_dir():
-        raise FileError("it is a folder", str(path), "name a file")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+
+def _save_file(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """What the system refuses is an OSError, as of any other file."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # safetensors writes files for their owner alone
-        temporary.replace(path)
-    except OSError as error:
-        raise FileError(f"cannot be written: {error.strerror or error}", str(path)) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        reason = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
+        raise OSError(*reason) from None
 
 
 def describe(path: str | Path) -> Description:
@@ -200,13 +186,18 @@ def load(
     model = _skeleton(description, into, str(path))
     _check_shapes(header, model.state_dict(), str(path))
     verify(header)
-    state = load_file(path)
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot be read: {error}", str(path)) from None
+    _check_dtypes(model.state_dict(), state, str(path))
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
     fill_(model, state)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     remake_(model, "cpu")
+    _check_structure(model, str(path))
     model.eval()
     model._compressnet = description  # type: ignore[assignment]
     if freeze:
@@ -277,3 +268,16 @@ def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> No
                 f"its tensor {name} has the shape {header.spans[name].shape}; the plan gives {tuple(tensor.shape)}",
                 where,
             )
+
+
+def _check_dtypes(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in wanted.items():
+        if tensor.dtype is torch.uint8 and state[name].dtype is not torch.uint8:
+            raise FileError(f"its tensor {name} is of {state[name].dtype}, not of bytes", where)
+
+
+def _check_structure(model: nn.Module, where: str) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, StructuredWeight) and (reason := module.damage()):
+            layer = name.removesuffix(".structured")
+            raise FileError(f"its tensors of {layer} hold no weight: {reason}", where, "fetch it again")

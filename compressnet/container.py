@@ -7,7 +7,7 @@ written as zeros, so it covers metadata, tensor table and payload alike.
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -183,15 +183,25 @@ def digest(path: Path, header_nbytes: int, written: str) -> tuple[str, int]:
         if len(written) != 64 or head.count(mark) != 1:
             raise FileError("its digest is damaged", str(path), "fetch it again")
         place = head.index(mark) + len(mark) - 66
-        hashed = hashlib.sha256(head[:place] + BLANK.encode() + head[place + 64 :])
-        for part in _parts(file):
-            hashed.update(part)
-    return hashed.hexdigest(), place
+        hashed = _hash(file, head[:place] + BLANK.encode() + head[place + 64 :])
+    return hashed, place
 
 
-def _parts(file: BinaryIO) -> Iterator[bytes]:
+def sha256(path: Path) -> str:
+    """SHA-256 of any file as it is.
+
+    Raises:
+        FileError: it cannot be read.
+    """
+    with open_file(path) as file:
+        return _hash(file)
+
+
+def _hash(file: BinaryIO, start: bytes = b"") -> str:
+    hashed = hashlib.sha256(start)
     while part := file.read(1 << 20):
-        yield part
+        hashed.update(part)
+    return hashed.hexdigest()
 
 
 def verify(header: Header) -> None:

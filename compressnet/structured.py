@@ -1,7 +1,7 @@
 """The one abstraction: a weight is an object with its own parameters; a layer is generic over it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -163,6 +163,11 @@ class StructuredWeight(nn.Module, ABC):
         return None
 
     @classmethod
+    def read_config(cls, keys: Mapping[str, Any]) -> MethodConfig:
+        """The config of a file's plan; a method whose :meth:`packed` has keys that no recipe has reads them, too."""
+        return cls.Config(**keys)
+
+    @classmethod
     def config_near(cls, shape: Sequence[int], ratio: float) -> MethodConfig:
         """The keys that store nearest to 1/ratio of the dense numbers; the others have their defaults."""
         config: Any = cls.Config
@@ -210,6 +215,14 @@ class StructuredWeight(nn.Module, ABC):
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the tables, which are functions of (shape, config, seed), on a device."""
+
+    def packed(self) -> "StructuredWeight":
+        """The same weight, stored in fewer bytes where it can be: what an exported file holds. Here it is itself."""
+        return self
+
+    def damage(self) -> str | None:
+        """Why the stored tensors, right in shape and dtype, hold no weight, or None."""
+        return None
 
     @property
     def numel(self) -> int:

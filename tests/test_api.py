@@ -50,7 +50,8 @@ def test_images_bring_a_module_nearer_to_what_it_was() -> None:
     [
         (torch.randn(4, 1, 8, 8), "cannot take images of 1×8×8"),
         (torch.randn(4, 3, 9, 9), "cannot take images of 3×9×9"),
-        (torch.randn(3, 8, 8), r"their shape is \(3, 8, 8\)"),
+        (torch.randn(3, 8, 8), "cannot take images of 8×8"),
+        (torch.randn(8), r"their shape is \(8,\)"),
         (torch.randn(0, 3, 8, 8), r"their shape is \(0, 3, 8, 8\)"),
         (torch.zeros(4, 3, 8, 8, dtype=torch.uint8), "not a tensor of floating point"),
         (torch.full((4, 3, 8, 8), torch.nan), "infinite or not numbers"),

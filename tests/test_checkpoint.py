@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import compressnet
-from compressnet.container import KEY, digest, read_header
+from compressnet.container import BLANK, KEY, digest, read_header, seal
 from compressnet.errors import CompressnetError, FileError
 from compressnet.layers import CompressedLayer
 
@@ -29,11 +29,11 @@ def rewrite_metadata(path: Path, change: Any) -> None:
     """Write the file again with changed metadata and a digest that fits."""
     meta = dict(read_header(path).meta)
     change(meta)
-    meta["sha256"] = "0" * 64
+    meta["sha256"] = BLANK
     save_file(load_file(path), path, {KEY: json.dumps(meta, separators=(",", ":"))})
     data = path.read_bytes()
     header_nbytes = 8 + int.from_bytes(data[:8], "little")
-    value, place = digest(path, header_nbytes, "0" * 64)
+    value, place = digest(path, header_nbytes, BLANK)
     path.write_bytes(data[:place] + value.encode() + data[place + 64 :])
 
 
@@ -135,6 +135,17 @@ def test_a_newer_format_is_refused_with_the_cure(converted: Path) -> None:
     data = converted.read_bytes()
     converted.write_bytes(data.replace(b'{\\"format\\":0', b'{\\"format\\":9', 1))
     with pytest.raises(FileError, match=r"format version 9.*\n.*pip install --upgrade"):
+        compressnet.load(converted)
+
+
+def test_a_header_that_only_safetensors_refuses_is_told(converted: Path) -> None:
+    header, whole = read_header(converted), converted.read_bytes()
+    table = json.loads(whole[8 : header.nbytes].replace(str(header.meta["sha256"]).encode(), BLANK.encode()))
+    table["__metadata__"]["more"] = 1  # it takes texts only
+    text = json.dumps(table).encode()
+    converted.write_bytes(len(text).to_bytes(8, "little") + text + whole[header.nbytes :])
+    seal(converted)
+    with pytest.raises(FileError, match=r"cannot be read: .*invalid type"):
         compressnet.load(converted)
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
     {"errors", "progress", "maths", "keys", "metadata"},
-    {"container", "tensors"},
+    {"container", "output", "tensors"},
     {"accounting"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},

@@ -35,7 +35,7 @@ class BlockFit:
         self.model, self.blocks, self.images = model, blocks, images
         self.targets: dict[str, Tensor] = {}
         if blocks and images is not None:
-            with taken(images):
+            with taken(model, images):
                 self.targets = _seen(model, [block.head for block in blocks], images, outputs=True)
 
     def place_(self, on_block: OnBlock | None = None) -> dict[str, float]:

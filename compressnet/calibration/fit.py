@@ -5,7 +5,6 @@ from torch import Tensor
 
 from compressnet.calibration.calls import Place
 from compressnet.fitting import Pairs, fit_linear_
-from compressnet.fitting.pairs import SAMPLE
 from compressnet.rewrite import relative_error
 from compressnet.structured import StructuredWeight
 
@@ -23,17 +22,17 @@ def fit_(place: Place, pairs: Pairs, ridge: float) -> None:
         ridge: see :func:`compressnet.calibration.calibrate_`.
     """
     layer, dense = place.layer, place.dense.detach().float()
-    weight, inputs = layer.build(), pairs.inputs.sample.flatten(0, 1)
+    weight = layer.build()
     bias = None
     if weight.linear:
         bias = _fit_linear_(weight, dense, pairs, place, ridge)
     else:
         matrix = dense.view(layer.groups, -1, dense[0].numel())
         aim = pairs.best(matrix, ridge).view_as(dense) if weight.uses_inputs else dense
-        weight.project_(aim, inputs)
+        weight.project_(aim, pairs.inputs.sample)
         bias = _bias(weight, pairs)
     place.fitted, place.bias = weight, bias
-    place.errors = relative_error(weight, dense, inputs), _error(place, pairs)
+    place.errors = relative_error(weight, dense), _error(place, pairs)
 
 
 def _fit_linear_(weight: StructuredWeight, dense: Tensor, pairs: Pairs, place: Place, ridge: float) -> Tensor | None:
@@ -53,7 +52,7 @@ def _error(place: Place, pairs: Pairs) -> float:
     """The relative error of the layer's outputs, or of what the ReLU behind it lets through."""
     assert place.fitted is not None
     given = _given(place.fitted, pairs, place.bias)
-    wanted = pairs.outputs[:, : given.shape[1]]
+    wanted = pairs.outputs[:, _measured(place.fitted, pairs)]
     if place.gate is not None:
         given, wanted = place.gate.through(given), place.gate.through(wanted)
     return ((given - wanted).norm() / wanted.norm().clamp(min=1e-30)).item()
@@ -67,10 +66,15 @@ def _bias(weight: StructuredWeight, pairs: Pairs) -> Tensor | None:
 
 
 def _given(weight: StructuredWeight, pairs: Pairs, bias: Tensor | None) -> Tensor:
-    """The outputs of the layer, of shape (groups, samples, out); of some samples, where they are the method's own."""
-    rows, mean = pairs.inputs.rows, pairs.inputs.mean.float()[:, None]
-    given = _product(weight, rows[:, :SAMPLE] if weight.runs_product(weight.shape, len(rows)) else rows)
+    """The outputs of the layer, of shape (groups, samples, out)."""
+    rows, mean = pairs.inputs.rows[:, _measured(weight, pairs)], pairs.inputs.mean.float()[:, None]
+    given = _product(weight, rows)
     return given if bias is None else given + _product(weight, mean) + bias.view(len(mean), 1, -1)
+
+
+def _measured(weight: StructuredWeight, pairs: Pairs) -> slice:
+    """The samples whose outputs are made: some of them, where they are the method's own product."""
+    return pairs.inputs.some if weight.runs_product(weight.shape, len(pairs.outputs)) else slice(None)
 
 
 def _product(weight: StructuredWeight, x: Tensor) -> Tensor:

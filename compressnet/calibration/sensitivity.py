@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from compressnet.calibration.calls import ARGUMENTS, Place
 from compressnet.maths.hashing import normal, uniform
 
-IMAGES = 64  # whose gradients are averaged
+MOST = 1024  # images whose gradients are averaged
 WIDEST = 2048  # outputs; of wider layers only the diagonal is kept
 _DAMPING = 0.05  # of the identity: the gradients of some images do not span all outputs
 
@@ -18,9 +18,11 @@ _DAMPING = 0.05  # of the identity: the gradients of some images do not span all
 class Sensitivity(TorchFunctionMode):
     """Γ = E[g gᵀ] of every place, g the gradient of −log p of a class drawn from the model's own answer p.
 
-    It is the Fisher information of the layer's outputs: an error e of them changes the answer by a divergence of
-    ½ eᵀ Γ e to second order, where positions and layers are taken by themselves. No labels are needed. An answer that
-    is not a row of logits an image is taken as the mean of a unit Gaussian.
+    With g as it is, Γ is the Fisher information of the layer's outputs: an error e of them changes the answer by a
+    divergence of ½ eᵀ Γ e to second order, where positions and layers are taken by themselves. Here g is scaled to
+    length 1 for each image, so that an image that the model is sure of, whose gradient all but vanishes, says as much
+    as one that it doubts. No labels are needed. An answer that is not a row of logits an image is taken as the mean of
+    a unit Gaussian.
 
     Source: J. Martens, R. Grosse: Optimizing Neural Networks with Kronecker-factored Approximate Curvature, ICML 2015.
     """
@@ -38,10 +40,11 @@ class Sensitivity(TorchFunctionMode):
             images: shape (N, C, H, W).
             batch_size: images whose activations are in memory at a time.
         """
+        images = images[:MOST]
         draws = uniform(len(images), seed=0)
         for batch, drawn in zip(images.split(batch_size), draws.split(batch_size), strict=True):
             with torch.enable_grad():
-                batch = batch.detach().requires_grad_()
+                batch = batch.detach().clone().requires_grad_()
                 with self:
                     answer = model(batch)
                 if not isinstance(answer, Tensor) or not answer.requires_grad:
@@ -62,6 +65,8 @@ class Sensitivity(TorchFunctionMode):
 
     @torch.no_grad()
     def _add(self, place: Place, gradient: Tensor) -> None:
+        lengths = gradient.flatten(1).norm(dim=1).clamp(min=torch.finfo(gradient.dtype).tiny)
+        gradient = gradient / lengths.view(-1, *[1] * (gradient.dim() - 1))
         rows = gradient.reshape(-1, place.layer.groups, place.layer.shape[0] // place.layer.groups).transpose(0, 1)
         wide = rows.shape[2] > WIDEST
         total = rows.square().sum(1)[:, :, None] if wide else rows.mT @ rows

@@ -9,7 +9,7 @@ from compressnet.calibration.calls import Place
 from compressnet.calibration.fit import fit_
 from compressnet.calibration.images import taken
 from compressnet.calibration.passage import Passage
-from compressnet.calibration.sensitivity import IMAGES, Sensitivity
+from compressnet.calibration.sensitivity import Sensitivity
 from compressnet.calibration.survey import Survey
 from compressnet.fitting import Inputs, Pairs
 from compressnet.rewrite import OnLayer
@@ -40,10 +40,10 @@ def walk_(
     Raises:
         DataError: they are no images, or the model cannot take them.
     """
-    with taken(images):
+    with taken(model, images):
         survey = Survey(model, places, images[:1])
     linear = {key: place for key, place in places.items() if place.linear}
-    Sensitivity(linear).measure_(model, images[:IMAGES], _between(1, memory // (_KEPT * survey.largest), 16))
+    Sensitivity(linear).measure_(model, images, _between(1, memory // (_KEPT * survey.largest), 16))
     size = _between(1, memory // (8 * _LIVE * survey.largest), 16)
     waiting = [Passage(model, places, part, number) for number, part in enumerate(images.split(size))]
     running: list[Passage] = []

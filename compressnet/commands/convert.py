@@ -13,6 +13,7 @@ from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import Description, save
 from compressnet.data.datasets import PartDataset
 from compressnet.errors import DataError, FileError
+from compressnet.output import check_output
 from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
 from compressnet.pretrained import dense_model
@@ -52,8 +53,7 @@ def convert(
         return price(plan, str(recipe) if isinstance(recipe, str | Path) else "recipe")
     if output is None:
         raise FileError("no output file is named", cure="-o FILE names it; --dry-run needs none")
-    if Path(output).exists() and not force:
-        raise FileError("it exists already", str(output), "--force replaces it")
+    check_output(Path(output), force)
     if plan.recipe.model and plan.recipe.model.weights is None:
         progress.note("model.weights is null: an untrained model is converted; `compressnet run` can train it first")
     dataset = calibration_images(plan)

@@ -10,13 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.checkpoint import DTYPES, Description, describe, fill_, load, replacing, save, save_state_dict
+from compressnet.checkpoint import DTYPES, Description, describe, fill_, load, write, write_state_dict
 from compressnet.errors import FileError, did_you_mean
 from compressnet.layers import freeze
 from compressnet.maths.hashing import normal
+from compressnet.output import check_output, replacing
 from compressnet.pretrained import dense_state
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.rewrite import pack_
 from compressnet.training.parts import recipe_of
 from compressnet.zoo import models, weights
 from compressnet.zoo.models import ModelSpec
@@ -64,7 +66,7 @@ def export(
     overrides: Iterable[str] = (),
     progress: Progress = SILENT,
 ) -> Exported:
-    """Cast, save, reload what was saved and compare logits; the file appears only when they agree.
+    """Cast, pack, save, reload what was saved and compare logits; the file appears only when they agree.
 
     Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model.
 
@@ -89,23 +91,25 @@ def export(
         dtype = "float32" if dense else recipe.export.dtype
     if dtype not in DTYPES:
         raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
-    output = Path(output)
+    output, source_nbytes = Path(output), Path(file).stat().st_size
+    check_output(output, force)
     images = _images(description.preprocessing)
     source = load(file)
     wanted = _logits(source, images)
     with progress.task("writing and verifying", 3) as advance, replacing(output, force) as temporary:
         if dense:
             state = _cast(dense_state(source, str(file)), DTYPES[dtype], str(file))
-            save_state_dict(state, temporary)
+            write_state_dict(state, temporary)
             advance()
             expected = _logits(_plain(description.spec, state), images)
             reloaded = _logits(_plain(description.spec, weights.read_state_dict(temporary)), images)
         else:
             model, described = _without_auxiliary(load(file, freeze=False), description)
+            layers = pack_(model, described.layers)
             state = _cast(model.state_dict(), DTYPES[dtype], str(file), set(dict(model.named_buffers())))
             fill_(model, state)
-            described = dataclasses.replace(described, stage="exported", recipe=_to_ship(recipe))
-            save(model, temporary, described, force=True)
+            described = dataclasses.replace(described, stage="exported", layers=layers, recipe=_to_ship(recipe))
+            write(model, temporary, described)
             advance()
             freeze(model.float())
             expected, reloaded = _logits(model, images), _logits(load(temporary), images)
@@ -120,7 +124,7 @@ def export(
     return Exported(
         output,
         output.stat().st_size,
-        Path(file).stat().st_size,
+        source_nbytes,
         dtype,
         dense,
         (reloaded - wanted).abs().max().item(),

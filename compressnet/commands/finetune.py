@@ -15,7 +15,7 @@ from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
-from compressnet.training.stage import Trained, train_stage
+from compressnet.training.stage import Trained, check_start, train_stage
 
 
 def finetune(
@@ -42,7 +42,8 @@ def finetune(
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
-    where = find_device(device)
+    on, best = find_device(device), Path(output) / "best.safetensors"
+    check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides)
     base = description.preprocessing
@@ -57,12 +58,12 @@ def finetune(
         described,
         recipe,
         recipe.finetune,
-        Path(output) / "best.safetensors",
+        best,
+        where=str(file),
         origin=f"{Path(file).name} {read_header(file).meta['sha256'][:16]}",
-        device=where,
+        device=on,
         resume=resume,
-        force=force,
-        teacher=_teacher(description, recipe, where),
+        teacher=_teacher(description, recipe, on),
         progress=progress,
     )
 

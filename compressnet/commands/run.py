@@ -1,7 +1,6 @@
 """``run``: all stages in order, those already done with the same inputs skipped."""
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,21 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from compressnet.accounting import Account, account_of_file
-from compressnet.checkpoint import Description, replacing
+from compressnet.checkpoint import Description
 from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
-from compressnet.container import read_header
-from compressnet.errors import FileError, ResumeError
+from compressnet.commands.ledger import Ledger, digest_of
+from compressnet.container import sha256
+from compressnet.errors import ResumeError
+from compressnet.output import check_folder
 from compressnet.plan import Plan, make_plan
-from compressnet.pretrained import dense_model, is_ours, is_trained
+from compressnet.pretrained import dense_model, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.training.evaluation import Metrics
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.parts import find_device
-from compressnet.training.stage import train_stage
+from compressnet.training.stage import check_start, train_stage
 
 
 @dataclass(frozen=True)
@@ -55,37 +56,6 @@ class Finished:
         }
 
 
-class _Ledger:
-    """``run.json``: which stage was done with which inputs, and what it measured."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "run.json"
-        self.skipped: list[str] = []
-        try:
-            self.entries = json.loads(self.path.read_text())
-        except FileNotFoundError:
-            self.entries = {}
-        except ValueError:
-            raise FileError("it is damaged", str(self.path), "remove it to start anew") from None
-
-    def stage(self, name: str, inputs: Any, output: Path | None, make: Callable[[], Any]) -> Any:
-        """Do a stage, or return what it gave when it was done with the same inputs and its output is still there."""
-        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-        entry = self.entries.get(name)
-        if entry and entry["inputs"] == key and (output is None or _sha256(output) == entry["output"]):
-            self.skipped.append(name)
-            return entry["result"]
-        result = make()
-        self.entries[name] = {"inputs": key, "output": _sha256(output) if output else None, "result": result}
-        with replacing(self.path, force=True) as temporary:
-            temporary.write_text(json.dumps(self.entries, indent=1))
-        return result
-
-
-def _sha256(path: Path) -> str | None:
-    return str(read_header(path).meta["sha256"]) if path.exists() else None
-
-
 def run(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     output: str | Path,
@@ -110,8 +80,7 @@ def run(
     find_device(device)
     plan = make_plan(read_recipe(recipe, overrides))
     folder = Path(output)
-    if folder.exists() and not folder.is_dir():
-        raise FileError("it is a file, not a folder", str(folder), "name a folder with -o")
+    check_folder(folder)
     return _Pipeline(plan, folder, device, progress).run()
 
 
@@ -119,8 +88,8 @@ class _Pipeline:
     def __init__(self, plan: Plan, folder: Path, device: str, progress: Progress) -> None:
         self.plan, self.recipe = plan, plan.recipe
         self.folder, self.device, self.progress = folder, device, progress
-        self.ledger = _Ledger(folder)
-        self.asked = plan.recipe.model_dump(mode="json")
+        self.ledger = Ledger(folder)
+        self.asked = plan.recipe.model_dump(mode="json", exclude={"data": {"workers", "cache"}})
         self.metrics: dict[str, Metrics] = {}
 
     def run(self) -> Finished:
@@ -139,11 +108,12 @@ class _Pipeline:
         if self.recipe.pretrain is None:
             weights = self.recipe.model.weights if self.recipe.model else None
             if self.recipe.data is not None and self.plan.spec and is_trained(self.plan.spec, weights):
-                self._measure("dense", asked, self._evaluate_dense)
+                self._measure("dense", [*asked, self._weights()], self._evaluate_dense)
             return None
         path = self.folder / "pretrain" / "dense.safetensors"
 
         def go(resume: bool) -> dict[str, Any]:
+            check_start(path, resume, force=True)
             description = Description.of(self.plan, "dense")
             bare = make_plan(read_recipe(self.recipe.model_copy(update={"layers": ()})))
             trained = train_stage(
@@ -152,10 +122,10 @@ class _Pipeline:
                 self.recipe,
                 self.recipe.pretrain or TrainSection(),
                 path,
+                where="the recipe",
                 origin=f"{self.asked['model']}",
                 device=find_device(self.device),
                 resume=resume,
-                force=not resume,
                 progress=self.progress,
             )
             return trained.to_json()
@@ -170,20 +140,22 @@ class _Pipeline:
     def _convert(self) -> Path:
         path = self.folder / "converted.safetensors"
         asked = [self.asked[key] for key in ("model", "data", "layers", "calibration", "seed")]
-        weights = Path(self.recipe.model.weights or "") if self.recipe.model else Path()
-        origin = _sha256(weights) if is_ours(str(weights)) else None
 
         def make() -> None:
             convert(self.recipe, path, force=True, progress=self.progress)
 
         configs = [dict(layer.config) for layer in self.plan.layers]  # a budget of bytes hangs on export.dtype
-        self.ledger.stage("convert", [*asked, origin, configs], path, make)
+        self.ledger.stage("convert", [*asked, self._weights(), configs], path, make)
         return path
+
+    def _weights(self) -> str | None:
+        """The digest of the file that the dense weights come from, where it is one of the user's or of this run."""
+        path = Path((self.recipe.model and self.recipe.model.weights) or "")
+        return sha256(path) if path.is_file() else None
 
     def _finetune(self, converted: Path) -> Path:
         path = self.folder / "finetune" / "best.safetensors"
-        asked = [_sha256(converted), *(self.asked[key] for key in ("finetune", "data", "seed"))]
-        wanted = json.dumps(self.asked["finetune"])
+        asked = [digest_of(converted), *(self.asked[key] for key in ("finetune", "data", "seed"))]
 
         def go(resume: bool) -> dict[str, Any]:
             return finetune(
@@ -192,7 +164,7 @@ class _Pipeline:
                 device=self.device,
                 resume=resume,
                 force=not resume,
-                overrides=[f"finetune={wanted}"],
+                overrides=self._overrides("data", "finetune"),
                 progress=self.progress,
             ).to_json()
 
@@ -207,11 +179,19 @@ class _Pipeline:
         def make() -> dict[str, Any]:
             return export(last, path, dtype=dtype, force=True, progress=self.progress).to_json()
 
-        self.ledger.stage("export", [_sha256(last), dtype], path, make)
+        self.ledger.stage("export", [digest_of(last), dtype], path, make)
         if self.recipe.data is not None:
-            asked = [_sha256(path), self.asked["data"]]
-            self._measure("exported", asked, lambda: evaluate(path, device=self.device, progress=self.progress))
+            asked = [digest_of(path), self.asked["data"]]
+            over = self._overrides("data")
+            self._measure(
+                "exported", asked, lambda: evaluate(path, device=self.device, overrides=over, progress=self.progress)
+            )
         return account_of_file(path)
+
+    def _overrides(self, *sections: str) -> list[str]:
+        """This run's settings, for a file whose own may be of an earlier run with, say, other ``data.workers``."""
+        wanted = self.recipe.model_dump(mode="json")
+        return [f"{name}={json.dumps(wanted[name], ensure_ascii=False)}" for name in sections]
 
     def _evaluate_dense(self) -> Metrics:
         calibration_images(self.plan)  # what convert would refuse is told before weights are downloaded

@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-SAMPLE = 2048  # pairs that a regression sees
+SAMPLE = 2048  # pairs that a regression sees, at most
 _BLOCK = 4096  # rows whose products are summed in their own precision; the sums of blocks are added in double
 
 
@@ -25,9 +25,14 @@ class Inputs:
         self.centred = centred
         self.count = len(rows)
         self.mean = rows.mean(0, dtype=torch.float64)
-        self.sample = rows[:SAMPLE].clone()
         self.rows = (rows - self.mean.to(rows) if centred else rows).transpose(0, 1)
+        self.some = slice(None, None, -(-len(rows) // SAMPLE))
         self._gram: Tensor | None = None  # in the precision it was asked for last
+
+    @property
+    def sample(self) -> Tensor:
+        """Rows from all samples alike, as many as a regression sees, of shape (samples · groups, in)."""
+        return self.rows[:, self.some].transpose(0, 1).flatten(0, 1)
 
     @property
     def gram(self) -> Tensor | None:
@@ -93,11 +98,13 @@ class Pairs:
             ridge: relative to :attr:`Inputs.power`.
         """
         weight = max(ridge, 1e-6) * max(self.inputs.power, 1e-30)
-        x, gram = self.inputs.rows.to(dense), self.inputs.gram
-        wrong = (self.centred - self.inputs.rows @ dense.mT.to(self.inputs.rows)).to(dense)
+        x, gram = self.inputs.rows, self.inputs.gram
+        wrong = self.centred - x @ dense.mT.to(x)
         if gram is None:
-            kernel = x @ x.mT / self.inputs.count + weight * torch.eye(x.shape[1]).to(x)
-            return dense + torch.linalg.solve(kernel, wrong).mT @ x / self.inputs.count
+            kernel = moment(x.mT, x.mT) * (x.shape[2] / self.inputs.count)
+            kernel += weight * torch.eye(x.shape[1], dtype=kernel.dtype)
+            share = torch.linalg.solve(kernel, wrong.to(kernel)).to(x)
+            return dense + (share.mT @ x / self.inputs.count).to(dense)
         kernel = gram + weight * torch.eye(gram.shape[1], dtype=gram.dtype)
         return dense + torch.linalg.solve(kernel, moment(wrong, x), left=False).to(dense)
 

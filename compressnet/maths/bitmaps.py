@@ -25,6 +25,23 @@ def pack(kept: Tensor) -> Tensor:
     return packed
 
 
+def unpack(bitmap: Tensor, numel: int) -> Tensor:
+    """The bits of a bitmap.
+
+    Args:
+        bitmap: uint8 of shape (⌈N / 8⌉,).
+        numel: N.
+
+    Returns:
+        uint8 of shape (N,), each 0 or 1.
+
+    >>> unpack(torch.tensor([5, 1], dtype=torch.uint8), 9).tolist()
+    [1, 0, 1, 0, 0, 0, 0, 0, 1]
+    """
+    places = torch.arange(8, dtype=torch.uint8, device=bitmap.device)
+    return ((bitmap[:, None] >> places) & 1).flatten()[:numel]
+
+
 def positions(bitmap: Tensor, numel: int) -> Tensor:
     """The positions whose bit is set, rising.
 
@@ -38,6 +55,4 @@ def positions(bitmap: Tensor, numel: int) -> Tensor:
     >>> positions(torch.tensor([5, 1], dtype=torch.uint8), 9).tolist()
     [0, 2, 8]
     """
-    places = torch.arange(8, dtype=torch.uint8, device=bitmap.device)
-    bits = (bitmap[:, None] >> places) & 1
-    return bits.flatten()[:numel].nonzero().flatten().int()
+    return unpack(bitmap, numel).nonzero().flatten().int()

@@ -89,6 +89,11 @@ class DropFiltWeight(StructuredWeight):
         super()._load_from_state_dict(*args, **kwargs)
         self.remake_(self.bitmap.device)
 
+    def damage(self) -> str | None:
+        """There is a bit for each filter."""
+        kept = len(self.values)
+        return None if len(self.filters) == kept else f"its bitmap does not mark {kept:,} of {self.shape[0]:,} filters"
+
     def to_dense(self) -> Tensor:
         """The dense weight."""
         return self.values.new_zeros(self.shape).index_add(0, self.filters, self.values)

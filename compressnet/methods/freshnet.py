@@ -41,7 +41,7 @@ class FreshNetConfig(MethodConfig):
 
     ratio: float = Field(ge=1, allow_inf_nan=False)
     alpha: float = Field(default=0.2, gt=0, le=100)
-    beta: float = Field(default=6.0, gt=0, le=100)
+    beta: float = Field(default=2.5, gt=0, le=100)
     hashing: Hashing = "balanced"
 
 

@@ -89,7 +89,7 @@ class PlannedLayer:
         if self.method is None or self.seed is None:
             raise ValueError(f"{self.name} stays dense")
         method = BY_NAME[self.method]
-        return method(self.shape, method.Config(**self.config), self.seed, device=device)
+        return method(self.shape, method.read_config(self.config), self.seed, device=device)
 
     def macs_with(self, method: type[StructuredWeight], config: MethodConfig) -> int | None:
         """Multiply–accumulates of one image as executed when a method holds it; grouped products are run dense."""
@@ -131,7 +131,7 @@ class PlannedLayer:
             if layer.method is not None:
                 if layer.method not in BY_NAME:
                     raise FileError(f"unknown method '{layer.method}'; {did_you_mean(layer.method, BY_NAME)}", where)
-                config = BY_NAME[layer.method].Config(**layer.config)
+                config = BY_NAME[layer.method].read_config(layer.config)
                 if layer.seed is None or BY_NAME[layer.method].rejects(layer.shape, config):
                     raise ValueError
         except (TypeError, KeyError, ValueError, AttributeError):

@@ -17,6 +17,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
+from compressnet.output import replacing
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import TrainSection
@@ -38,7 +39,7 @@ class Run:
         train: images to learn from.
         val: images to choose the best epoch by.
         folder: takes ``metrics.jsonl`` and ``last.pt``.
-        save_best: writes the model whenever an epoch is the best so far.
+        save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far.
         device: to train on.
         batch_size: images a step.
         workers: processes that load images.
@@ -122,7 +123,6 @@ class _Trainer:
             self.scaler.load_state_dict(state["scaler"])
             self.now = Standing(**state["standing"])
         else:
-            self.run.folder.mkdir(parents=True, exist_ok=True)
             before = self._evaluate()
             self.now.before = before.to_json()
             self.run.save_best(self.model, before)
@@ -227,7 +227,8 @@ class _Trainer:
 
     def _write_history(self) -> None:
         lines = [json.dumps({"epoch": 0, "val": self.now.before}), *map(json.dumps, self.now.history)]
-        (self.run.folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+        with replacing(self.run.folder / "metrics.jsonl", force=True) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in lines))
 
     def save(self) -> None:
         state = {

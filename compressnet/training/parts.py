@@ -31,11 +31,11 @@ def recipe_of(description: Description, file: str | Path, overrides: Iterable[st
     """The recipe a file carries, with overrides of what is not fixed by the file.
 
     Raises:
-        RecipeError: an override is wrong, or is of the model or its layers.
+        RecipeError: an override is wrong, or is of what only ``convert`` and what comes before it use.
     """
     overrides = list(overrides)
     for override in overrides:
-        if override.split("=")[0].split(".")[0] in ("model", "layers", "pretrain"):
+        if override.split("=")[0].split(".")[0] in ("model", "layers", "calibration", "pretrain"):
             raise RecipeError(
                 f"--set '{override}': {file} is converted already", cure="convert the recipe again with it"
             )

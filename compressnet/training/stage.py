@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from compressnet.data import memory
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.errors import FileError, TrainingError
+from compressnet.output import check_folder
 from compressnet.plan import resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection
@@ -22,6 +24,7 @@ from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.loop import Run, train
 from compressnet.training.parts import need_data, open_images
+from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
 
@@ -52,6 +55,25 @@ class Trained:
         return dataclasses.asdict(self) | {"path": str(self.path)}
 
 
+def check_start(path: Path, resume: bool, force: bool) -> None:
+    """Refuse a stage that can neither start nor go on, before its model, images or teacher are read.
+
+    Args:
+        path: of the file to write; ``last.pt`` is beside it.
+        resume: go on from ``last.pt``.
+        force: replace what is there.
+
+    Raises:
+        FileError: the folder cannot be one, or the file exists and neither ``resume`` nor ``force`` is given.
+        ResumeError: there is nothing to resume.
+    """
+    check_folder(path.parent)
+    if resume:
+        check_state(path.parent, path)
+    elif path.exists() and not force:
+        raise FileError("it exists already", str(path), "--resume goes on, --force starts anew")
+
+
 def train_stage(
     model: nn.Module,
     description: Description,
@@ -59,10 +81,10 @@ def train_stage(
     settings: TrainSection,
     path: Path,
     *,
+    where: str,
     origin: str,
     device: torch.device,
     resume: bool = False,
-    force: bool = False,
     teacher: Teacher | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
@@ -74,28 +96,26 @@ def train_stage(
         recipe: names the data.
         settings: epochs, learning rate and the like.
         path: of the file to write; ``metrics.jsonl`` and ``last.pt`` go beside it.
+        where: the file or recipe that is trained, for errors.
         origin: what the training started from; a resumed run must have the same.
         device: to train on.
         resume: go on from ``last.pt``.
-        force: replace what is there.
         teacher: the dense model to learn from, or None.
         progress: is told.
 
     Raises:
-        FileError: the file exists, and neither ``resume`` nor ``force`` is given.
+        CompressnetError: the data are wrong, or training cannot start or go on.
     """
     spec, base = description.spec, description.preprocessing
     if spec is None or base is None:
-        raise FileError("it holds a module that is not torchvision's", origin, "train it with your own loop")
-    if path.exists() and not (resume or force):
-        raise FileError("it exists already", str(path), "--resume goes on, --force starts anew")
-    data = need_data(recipe, origin)
+        raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
+    data = need_data(recipe, where)
     parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, spec.num_classes, origin, description.classes)
+        part: open_images(recipe, base, part, spec.num_classes, where, description.classes)
         for part in ("train", "val", "test")
     }
-    if description.classes is None and len(parts["train"].classes) == spec.num_classes:
-        description = dataclasses.replace(description, classes=tuple(parts["train"].classes))
+    classes = _class_names(description.classes, tuple(parts["train"].classes), spec.num_classes)
+    description = dataclasses.replace(description, classes=classes)
 
     for part, augment in (("train", data.augment), ("val", "none")):
         if data.cache and augment == "none" and memory.fits(parts[part]):
@@ -107,9 +127,10 @@ def train_stage(
         results = dict(description.results) | {"val": metrics.to_json()}
         save(best, path, dataclasses.replace(description, results=results), force=True)
 
+    title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint = {
         "origin": origin,
-        "settings": settings.model_dump(mode="json"),
+        title: settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
     }
@@ -124,7 +145,7 @@ def train_stage(
         data.workers,
         recipe.seed,
         fingerprint,
-        title="pretrain" if description.stage == "dense" else "finetune",
+        title=title,
         teacher=teacher,
         layers=(*description.layers, *description.blocks),
     )
@@ -148,6 +169,15 @@ def train_stage(
     )
     _add_results(path, trained)
     return trained
+
+
+def _class_names(of_model: tuple[str, ...] | None, of_data: tuple[str, ...], count: int) -> tuple[str, ...] | None:
+    """What the classes are called after training on some data: as there, where it has them all.
+
+    A thousand WordNet ids are ImageNet's folders, for which the model has words.
+    """
+    wordnet = len(of_data) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in of_data)
+    return of_model if len(of_data) < count or (of_model and wordnet) else of_data
 
 
 def _check_auxiliary(model: nn.Module, spec: ModelSpec, size: int) -> None:

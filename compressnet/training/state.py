@@ -3,13 +3,15 @@
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from compressnet.errors import ResumeError, TrainingError
+from compressnet.container import read_header, verify
+from compressnet.errors import FileError, ResumeError, TrainingError
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -28,6 +30,24 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_state(folder: Path, best: Path) -> None:
+    """Refuse, before any work, to resume what cannot be resumed.
+
+    Args:
+        folder: of ``last.pt``.
+        best: the file of the best epoch so far.
+
+    Raises:
+        ResumeError: there is no state, or the best epoch so far is gone or damaged.
+    """
+    if not (folder / "last.pt").exists():
+        raise ResumeError("there is nothing to resume", str(folder / "last.pt"), "start without --resume")
+    try:
+        verify(read_header(best))
+    except FileError:
+        raise ResumeError("the best epoch so far is gone or damaged", str(best), "start anew with --force") from None
+
+
 def load_state(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
     """Read the state and set the random generators.
 
@@ -36,21 +56,30 @@ def load_state(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
         fingerprint: what the run depends on; it must be that of the run which is resumed.
 
     Raises:
-        ResumeError: there is no state, it is damaged, or it belongs to another run.
+        ResumeError: the state is damaged, or belongs to another run.
     """
-    if not path.exists():
-        raise ResumeError("there is nothing to resume", str(path), "start without --resume")
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         before = state["fingerprint"]
     except Exception:
         raise ResumeError("the state is damaged", str(path), "start anew with --force") from None
-    differing = [key for key in fingerprint if json.dumps(fingerprint[key]) != json.dumps(before.get(key))]
-    if differing:
-        changes = "; ".join(f"{key} was {before.get(key)!r}, is {fingerprint[key]!r}" for key in differing)
+    if changes := "; ".join(_changes(before, fingerprint)):
         raise ResumeError(f"it belongs to another run: {changes}", str(path), "start anew with --force")
     _set_random_state(state["random"])
     return dict(state)
+
+
+def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """What differs, key by key, as a recipe writes them.
+
+    >>> list(_changes({"data": {"root": "a", "resize": 32}}, {"data": {"root": "b", "resize": 32}}))
+    ["data.root was 'a', is 'b'"]
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for name in now | before:
+            yield from _changes(before.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif json.dumps(before) != json.dumps(now):
+        yield f"{key} was {before!r}, is {now!r}"
 
 
 def _random_state() -> dict[str, Any]:

@@ -82,14 +82,14 @@ def scratch_arms() -> Iterator[Arm]:
     for ratio in (16, 64):
         forms: dict[str, dict[str, Any]] = {
             "freshnet": {"method": "freshnet"},
-            "freshnet, β 2.5": {"method": "freshnet", "beta": 2.5},
+            "freshnet, β 6": {"method": "freshnet", "beta": 6},
             "hashednet": {"method": "hashednet"},
             "hashednet, independent hash": {"method": "hashednet", "hashing": "independent"},
             "dropfreq": {"method": "dropfreq"},
             "lowrank": {"method": "lowrank"},
             "dropfilt": {"method": "dropfilt"},
             "freshnet, independent hash": {"method": "freshnet", "hashing": "independent"},
-            "freshnet, β 2.5, independent hash": {"method": "freshnet", "beta": 2.5, "hashing": "independent"},
+            "freshnet, β 6, independent hash": {"method": "freshnet", "beta": 6, "hashing": "independent"},
         }
         for name, form in forms.items():
             head = {"match": "fc", "method": "hashednet", "ratio": ratio}

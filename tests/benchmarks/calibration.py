@@ -52,7 +52,7 @@ def whole(ratio: float, hashing: str) -> list[dict[str, Any]]:
 def chosen() -> list[dict[str, Any]]:
     """The large layers alone: the 3×3 convolutions of the fire modules, and the classifier."""
     return [
-        {"match": "*.expand3x3", "method": "freshnet", "ratio": 3},
+        {"match": "*.expand3x3", "method": "freshnet", "ratio": 3, "beta": 6},
         {"match": "classifier.1", "method": "lowrank", "ratio": 1.95},
     ]
 
@@ -74,6 +74,7 @@ def squeezenet_cases() -> Iterator[tuple[str, list[dict[str, Any]], dict[str, An
     for hashing in ("balanced", "independent"):
         yield f"3×3 at 2×, {hashing}", threes(2, hashing), {}
         yield f"3×3 at 4×, {hashing}", threes(4, hashing), {}
+        yield f"3×3 at 4×, {hashing}, β 6", threes(4, hashing, beta=6), {}
         yield f"whole network at 2×, {hashing}", whole(2, hashing), {}
     yield "whole network at 2×, chosen by layer", chosen(), {}
 

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/conversions.py [--json FILE]
 
-Models have torchvision's own initialisation, given as a state_dict, and the Deep-Fried layers are fitted on 256 random
-images. Each model has a process of its own: peak memory is that of the process, less its peak before converting
-(imports and a dry run) and less the dense model's own bytes; 0 where it stays below.
+Models have torchvision's own initialisation, given as a state_dict, and layers are calibrated on 200 random images.
+Each model has a process of its own: peak memory is that of the process, less its peak before converting (imports and a
+dry run) and less the dense model's own bytes; 0 where it stays below.
 """
 
 import argparse

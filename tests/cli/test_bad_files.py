@@ -1,7 +1,7 @@
 """Files and images that cannot be used, and outputs that are there: one message, exit 1, and nothing lost or left."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -114,6 +114,42 @@ def test_an_output_that_exists_is_kept(recipe: Path, converted: Path, tmp_path: 
     assert "--resume goes on, --force starts anew" in refused("finetune", converted, "-o", tmp_path / "run")
     assert f"{there}: it is a file, not a folder" in refused("run", recipe, "-o", there)
     assert tree(tmp_path) == before
+
+
+def test_a_folder_is_no_output_file_whatever_is_forced(recipe: Path, converted: Path, tmp_path: Path) -> None:
+    for force in ([], ["--force"]):
+        assert "it is a folder" in refused("convert", recipe, "-o", tmp_path, *force)
+        assert "it is a folder" in refused("export", converted, "-o", tmp_path, *force)
+
+
+@pytest.fixture
+def little_space() -> Iterator[None]:
+    """No file may take more than 4 KiB."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("little_space")
+@pytest.mark.parametrize("command", ["convert", "export", "export --dense", "finetune"])
+def test_a_full_disk_is_told_and_nothing_half_written_is_left(
+    command: str, recipe: Path, converted: Path, tmp_path: Path
+) -> None:
+    name, *options = command.split()
+    source = recipe if name == "convert" else converted
+    output = tmp_path / ("out" if name == "finetune" else "out.safetensors")
+    error = refused(name, source, "-o", output, *options)
+    written = output / "best.safetensors" if name == "finetune" else output
+    assert f"{written}: cannot be written: File too large" in error
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc")
+def test_a_place_that_takes_no_files_is_told(recipe: Path, converted: Path) -> None:
+    for arguments in (["convert", recipe], ["export", converted]):
+        assert "/proc/x.safetensors: cannot be written: " in refused(*arguments, "-o", "/proc/x.safetensors")
 
 
 def test_force_replaces_the_output(converted: Path, tmp_path: Path) -> None:

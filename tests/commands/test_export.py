@@ -92,6 +92,13 @@ def test_a_file_that_is_there_is_kept(converted: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out.safetensors").read_text() == "mine"
 
 
+def test_a_file_may_replace_the_one_it_comes_from(converted: Path) -> None:
+    before = converted.stat().st_size
+    result = compressnet.export(converted, converted, force=True)
+    assert (result.source_nbytes, result.nbytes) == (before, converted.stat().st_size)
+    assert result.nbytes < before
+
+
 def test_a_model_whose_state_has_a_version_goes_through_all_stages(tmp_path: Path) -> None:
     recipe = {
         "model": {"name": "mnasnet0_5", "num_classes": 3},

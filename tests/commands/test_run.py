@@ -2,8 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import get_model
 
 import compressnet
+from compressnet.checkpoint import describe
 from compressnet.errors import FileError
 
 
@@ -48,10 +52,76 @@ def test_two_runs_of_one_recipe_give_the_same_bytes(lenet: dict[str, Any], tmp_p
     assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 
-def test_a_damaged_ledger_is_an_error(lenet: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(FileError, match="remove it"):
+@pytest.mark.parametrize("ledger", [b"{", b"[]", b'{"pretrain": {"x": 1}}', b'{"pretrain": 1}', b"\xff", b"[" * 10**5])
+def test_a_damaged_ledger_is_an_error(lenet: dict[str, Any], tmp_path: Path, ledger: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(ledger)
+    with pytest.raises(FileError, match=r"it is damaged\n.*remove it"):
         compressnet.run(lenet, tmp_path)
+
+
+def test_a_ledger_that_cannot_be_read_is_an_error(lenet: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "run.json").mkdir()
+    with pytest.raises(FileError, match=r"run\.json: cannot be read"):
+        compressnet.run(lenet, tmp_path)
+
+
+@pytest.mark.parametrize("below", ["file", "file/a/b"])
+def test_a_file_is_no_folder_for_a_run(lenet: dict[str, Any], tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FileError, match="file: it is a file, not a folder"):
+        compressnet.run(lenet, tmp_path / below)
+
+
+def quick(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without training, on noise."""
+    data = {"dataset": "fake", "image_size": 28, "samples": 8}
+    rest = {key: value for key, value in recipe.items() if key != "pretrain"}
+    return rest | {"data": data, "layers": recipe["layers"][:1], "finetune": {"epochs": 0}}
+
+
+def flip(path: Path) -> None:
+    """Change the last byte."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+def test_a_stage_whose_file_is_damaged_is_done_again(lenet: dict[str, Any], tmp_path: Path) -> None:
+    compressnet.run(quick(lenet), tmp_path)
+    converted, exported = tmp_path / "converted.safetensors", tmp_path / "model.safetensors"
+    good = converted.read_bytes(), exported.read_bytes()
+    flip(exported)
+    assert compressnet.run(quick(lenet), tmp_path).skipped == ("convert", "test exported")
+    converted.write_bytes(good[0][:-100])
+    assert compressnet.run(quick(lenet), tmp_path).skipped == ("export", "test exported")
+    assert (converted.read_bytes(), exported.read_bytes()) == good
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_other_weights_in_a_file_of_the_same_name_are_noticed(
+    lenet: dict[str, Any], tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"weights{suffix}"
+    recipe = quick(lenet) | {"model": {"name": "lenet5", "weights": str(path)}}
+    save = torch.save if suffix == ".pth" else save_file
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save(get_model("lenet5").state_dict(), path)
+        assert compressnet.run(recipe, tmp_path / "out").skipped == ()
+    assert compressnet.run(recipe, tmp_path / "out").skipped == ("test dense", "convert", "export", "test exported")
+
+
+def test_how_images_are_loaded_decides_nothing(lenet: dict[str, Any], tmp_path: Path) -> None:
+    first = compressnet.run(quick(lenet), tmp_path)
+    again = compressnet.run(quick(lenet), tmp_path, overrides=["data.workers=1", "data.cache=false"])
+    assert again.skipped == ("convert", "export", "test exported")
+    assert again.metrics == first.metrics
+
+
+def test_a_stage_that_is_done_again_loads_images_as_told_now(lenet: dict[str, Any], tmp_path: Path) -> None:
+    compressnet.run(quick(lenet), tmp_path)
+    compressnet.run(quick(lenet), tmp_path, overrides=["data.workers=1", "finetune.epochs=1"])
+    assert describe(tmp_path / "converted.safetensors").recipe["data"].get("workers") is None
+    assert describe(tmp_path / "finetune" / "best.safetensors").recipe["data"]["workers"] == 1
 
 
 def test_a_last_layer_made_anew_is_no_baseline(lenet: dict[str, Any], tmp_path: Path) -> None:

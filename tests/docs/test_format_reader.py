@@ -195,9 +195,26 @@ def dropfilt(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarra
     return W
 
 
+def passed_over(bits: int, codes: int, gaps: np.ndarray) -> list[int]:
+    assert len(gaps) == -(-codes * bits // 8)
+    stream = [int(byte) >> bit & 1 for byte in gaps for bit in range(8)]
+    assert not any(stream[codes * bits :])
+    kept, p = [], 0
+    for j in range(codes):
+        code = sum(bit << i for i, bit in enumerate(stream[j * bits : (j + 1) * bits]))
+        p += code
+        if code < 2**bits - 1:
+            kept.append(p)
+            p += 1
+    return kept
+
+
 def pruned(layer: dict[str, Any], tensors: dict[str, np.ndarray]) -> np.ndarray:
-    W = np.zeros(math.prod(layer["shape"]))
-    W[marked(len(W), tensors["bitmap"])] = tensors["values"]
+    W, config = np.zeros(math.prod(layer["shape"])), layer["config"]
+    if "bits" in config:
+        W[passed_over(config["bits"], config["codes"], tensors["gaps"])] = tensors["values"]
+    else:
+        W[marked(len(W), tensors["bitmap"])] = tensors["values"]
     return W.reshape(layer["shape"])
 
 
@@ -416,9 +433,23 @@ def test_it_finds_the_weights_of_every_other_method(
     np.testing.assert_allclose(file.weight(file.meta["plan"][0]), ours, rtol=0, atol=1e-5)
 
 
+def test_it_finds_packed_weights(tmp_path: Path) -> None:
+    densities = {"conv2": 0.7, "fc1": 0.01, "fc2": 0.15}
+    rules = [{"match": name, "method": "pruned", "density": density} for name, density in densities.items()]
+    compressnet.convert({**LENET, "layers": rules}, tmp_path / "a.safetensors", overrides=["data=null"])
+    compressnet.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    model, file = compressnet.load(tmp_path / "b.safetensors"), File.read(tmp_path / "b.safetensors")
+    layers = {layer["name"]: layer for layer in file.meta["plan"] if "method" in layer}
+    assert ["bits" in layers[name]["config"] for name in densities] == [False, True, True]
+    for name, layer in layers.items():
+        ours = model.get_submodule(name).weight.detach().numpy()  # type: ignore[operator, union-attr]
+        np.testing.assert_array_equal(file.weight(layer), ours)
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
+        (lambda: passed_over(3, 6, np.array([0x88, 0x7F, 0x03])), [0, 2, 9, 30]),
         (partial(mix, 0xFFFFFFFF), 0x127F588F),
         (partial(derive, 1, 2, 3), 0x9A6F290F),
         (lambda: words_of(4, 7, 2, 3), [0x66E1D54B, 0xD492AD9D, 0x5F37CD86, 0x56E87667]),
@@ -433,7 +464,7 @@ def test_it_finds_the_weights_of_every_other_method(
             [5, 3, 0, 4, 5, 3, 0, 4, 1, 5, 5, 3, 0, 3, 5, 0, 4, 4, 5, 2],
         ),
     ],
-    ids=["mix", "derive", "words", "permutation", "cycle walking", "tiles", "independent"],
+    ids=["gaps", "mix", "derive", "words", "permutation", "cycle walking", "tiles", "independent"],
 )
 def test_the_reader_agrees_with_the_golden_vectors(found: Any, expected: Any) -> None:
     np.testing.assert_array_equal(found(), expected)

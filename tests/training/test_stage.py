@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import compressnet
-from compressnet.errors import DataError, FileError, ResumeError, TrainingError
+from compressnet.checkpoint import describe
+from compressnet.errors import DataError, FileError, RecipeError, ResumeError, TrainingError
 from compressnet.progress import Progress
 from compressnet.training.interrupt import Interrupted
+from compressnet.training.stage import _class_names
 
 
 @pytest.fixture
@@ -84,15 +86,59 @@ def test_the_learning_rates_of_a_rule_reach_its_tensors(converted: Path, tmp_pat
 
 def test_another_recipe_cannot_be_resumed_and_what_differs_is_said(converted: Path, tmp_path: Path) -> None:
     compressnet.finetune(converted, tmp_path / "out", overrides=["finetune.epochs=1"])
-    with pytest.raises(ResumeError, match=r"settings was .*0\.002.* is .*0\.5"):
+    with pytest.raises(ResumeError, match=r"another run: finetune\.lr was 0\.002, is 0\.5\n"):
         compressnet.finetune(
             converted, tmp_path / "out", overrides=["finetune.epochs=1", "finetune.lr=0.5"], resume=True
         )
 
 
-def test_there_must_be_something_to_resume(converted: Path, tmp_path: Path) -> None:
+def test_there_must_be_something_to_resume_before_images_and_teacher_are_read(converted: Path, tmp_path: Path) -> None:
+    overrides = ["data={dataset: imagefolder, root: nowhere}", "finetune.distill={}"]
     with pytest.raises(ResumeError, match="without --resume"):
-        compressnet.finetune(converted, tmp_path / "out", resume=True)
+        compressnet.finetune(converted, tmp_path / "out", resume=True, overrides=overrides)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "last.pt").touch()
+    with pytest.raises(ResumeError, match=r"best\.safetensors: the best epoch so far is gone .*\n.*--force"):
+        compressnet.finetune(converted, tmp_path / "out", resume=True, overrides=overrides)
+
+
+@pytest.mark.parametrize("place", ["converted.safetensors", "converted.safetensors/out"])
+def test_a_file_is_no_folder_to_train_in(converted: Path, tmp_path: Path, place: str) -> None:
+    with pytest.raises(FileError, match=r"converted\.safetensors: it is a file, not a folder"):
+        compressnet.finetune(converted, tmp_path / place, force=True, overrides=["data.root=nowhere"])
+
+
+def test_a_history_that_cannot_be_written_is_told(converted: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "metrics.jsonl").mkdir(parents=True)
+    with pytest.raises(FileError, match=r"metrics\.jsonl: it is a folder"):
+        compressnet.finetune(converted, tmp_path / "out")
+
+
+def test_data_that_is_missing_is_told_of_the_file_by_its_path(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        compressnet.finetune(converted, tmp_path / "out", overrides=["data=null"])
+    assert str(caught.value).startswith(f"{converted}: its recipe has no data section")
+
+
+def test_classes_are_called_as_in_the_data_they_were_last_trained_on(converted: Path, tmp_path: Path) -> None:
+    compressnet.finetune(converted, tmp_path / "digits", overrides=["finetune.epochs=0"])
+    digits = tmp_path / "digits" / "best.safetensors"
+    assert describe(digits).classes == tuple("0123456789")
+    compressnet.finetune(digits, tmp_path / "fake", overrides=["finetune.epochs=0", "data.dataset=fake"])
+    assert describe(tmp_path / "fake" / "best.safetensors").classes == tuple(f"class {n}" for n in range(10))
+
+
+def test_imagenets_folders_take_no_words_from_a_model() -> None:
+    words, folders = tuple(f"animal {n}" for n in range(1000)), tuple(f"n{n:08}" for n in range(1000))
+    assert _class_names(words, folders, 1000) == words
+    assert _class_names(None, folders, 1000) == folders
+    assert _class_names(words, words[:5], 1000) == words
+
+
+@pytest.mark.parametrize("override", ["calibration=null", "calibration.images=9", "layers=[]", "model.weights=null"])
+def test_what_is_past_cannot_be_set(converted: Path, tmp_path: Path, override: str) -> None:
+    with pytest.raises(RecipeError, match="is converted already"):
+        compressnet.finetune(converted, tmp_path / "out", overrides=[override])
 
 
 def test_a_finished_run_is_not_overwritten(converted: Path, tmp_path: Path) -> None:
