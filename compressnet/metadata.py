@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+STAGES = ("dense", "converted", "finetuned", "exported")
 Check = Callable[[Any], bool]
 
 
@@ -29,7 +30,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _is_side(value: Any) -> bool:
@@ -68,7 +69,7 @@ _are_errors = _mapping_of(_is_number)
 _are_measured = _keys(test=_or_none(_keys(top1=_is_number, count=_is_count)))
 _PRICED = {"name": _is_text, "macs": _or_none(_is_count), "dense_macs": _or_none(_is_count)}
 _META: Mapping[str, Check] = {
-    "stage": _is_text,
+    "stage": lambda value: value in STAGES,
     "model": _or_none(_keys(name=_is_text)),
     "preprocessing": _or_none(_is_mapping),
     "classes": _or_none(_list_of(_is_text)),

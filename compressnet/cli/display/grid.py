@@ -59,7 +59,7 @@ def short(number: int | None) -> str:
     """
     if number is None or number < 1000:
         return count(number)
-    value, letters = float(number), iter("kMGTP")
+    value, letters = float(number), iter("kMGTPEZY")
     while value >= 999.5:
         value, letter = value / 1000, next(letters)
     return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{letter}"
