@@ -4,14 +4,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from compressnet.keys import Keys
 
-class BlockConfig(BaseModel):
-    """A block's recipe keys: frozen, and nothing else is accepted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class BlockConfig(Keys):
+    """A block's recipe keys."""
 
 
 class Block(nn.Module, ABC):

@@ -23,11 +23,12 @@ from compressnet.errors import FileError, PlanError, listing
 from compressnet.layers import freeze as freeze_
 from compressnet.layers import remake_
 from compressnet.output import replacing
-from compressnet.plan import Plan, PlannedBlock, PlannedLayer, in_order
+from compressnet.plan import Plan, PlannedBlock, PlannedLayer, candidates, in_order
 from compressnet.plan.runs import find_run
 from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
 from compressnet.structured import StructuredWeight
+from compressnet.tensors import check_state
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
 from compressnet.zoo.preprocessing import Preprocessing
@@ -117,8 +118,9 @@ def save(model: nn.Module, path: str | Path, description: Description, *, force:
         force: whether a file that is there is replaced.
 
     Raises:
-        FileError: the file exists and ``force`` is not given, or it cannot be written.
+        FileError: the file exists and ``force`` is not given, it cannot be written, or it cannot hold the state.
     """
+    check_state(model.state_dict(), str(path))
     with replacing(Path(path), force) as temporary:
         write(model, temporary, description)
 
@@ -214,7 +216,7 @@ def _skeleton(description: Description, into: nn.Module | None, where: str) -> n
     model = models.skeleton(description.spec) if into is None and description.spec else into
     assert model is not None
     _check_blocks(model, description.blocks, description.layers, where)
-    _check_plan(model, description.layers, where)
+    _check_plan(model, description.blocks, description.layers, where)
     return rewrite_(model, description.layers, description.blocks)
 
 
@@ -235,17 +237,21 @@ def _check_blocks(model: nn.Module, blocks: Sequence[PlannedBlock], layers: Sequ
         raise FileError("its plan gives layers to a block that is not there, or twice", where)
 
 
-def _check_plan(model: nn.Module, layers: Sequence[PlannedLayer], where: str) -> None:
+def _check_plan(model: nn.Module, blocks: Sequence[PlannedBlock], layers: Sequence[PlannedLayer], where: str) -> None:
     if len({layer.name for layer in layers}) != len(layers):
         raise FileError("its plan names a layer twice", where)
+    own = {layer.name: layer for layer in candidates(model)}
     for layer in layers:
-        try:
-            shape = tuple(model.get_parameter(layer.parameter).shape)
-        except AttributeError:
-            raise FileError(f"its plan names {layer.name}, which the dense model does not have", where) from None
-        dense = layer.dense_shape or layer.shape
-        if shape != dense:
-            raise FileError(f"its plan gives {layer.name} the shape {dense}; the model has {shape}", where)
+        if layer.name not in own:
+            raise FileError(f"its plan names {layer.name}, which the dense model does not have", where)
+        found, dense = own[layer.name], layer.dense_shape or layer.shape
+        if found.shape != dense:
+            raise FileError(f"its plan gives {layer.name} the shape {dense}; the model has {found.shape}", where)
+        if (found.kind, found.groups) != (layer.kind, layer.groups):
+            raise FileError(f"its plan of {layer.name} is not of the model's layer", where)
+    missing = own.keys() - {layer.name for layer in layers} - {name for block in blocks for name in block.run}
+    if missing:
+        raise FileError(f"its plan does not name {listing(sorted(missing), 4)}", where)
 
 
 def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from compressnet.errors import FileError
+from compressnet.metadata import damage
 
 FORMAT = 0
 KEY = "compressnet"
@@ -68,10 +69,7 @@ def read_header(path: str | Path) -> Header:
     try:
         table = json.loads(text)
         entry = table.pop("__metadata__", {}).get(KEY)
-        spans = {
-            name: Span(item["dtype"], tuple(map(int, item["shape"])), *map(int, item["data_offsets"]))
-            for name, item in table.items()
-        }
+        spans = {name: _span(item) for name, item in table.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise foreign(path) from None
     if entry is None:
@@ -83,6 +81,13 @@ def read_header(path: str | Path) -> Header:
     header = Header(path, 8 + length, path.stat().st_size, spans, _parse_meta(path, entry))
     _check_spans(header)
     return header
+
+
+def _span(item: Mapping[str, Any]) -> Span:
+    dtype, shape, (start, end) = item["dtype"], item["shape"], item["data_offsets"]
+    if not isinstance(dtype, str) or not all(type(count) is int and count >= 0 for count in (*shape, start, end)):
+        raise ValueError
+    return Span(dtype, tuple(shape), start, end)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -123,12 +128,12 @@ def foreign(path: Path) -> FileError:
 def _parse_meta(path: Path, entry: str) -> dict[str, Any]:
     try:
         meta = json.loads(entry)
-        version = int(meta["format"])
+        version = meta["format"]
         made_by = (meta.get("versions") or {}).get("compressnet") or "a newer compressnet"
-        well_formed = isinstance(meta["sha256"], str) and isinstance(meta["stage"], str)
+        numbered = type(version) is int and version >= 0 and isinstance(meta["sha256"], str)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        well_formed = False
-    if not well_formed:
+        raise damaged(path) from None
+    if not numbered:
         raise damaged(path)
     if version > FORMAT:
         raise FileError(
@@ -136,12 +141,14 @@ def _parse_meta(path: Path, entry: str) -> dict[str, Any]:
             str(path),
             "pip install --upgrade compressnet",
         )
+    if what := damage(meta):
+        raise damaged(path, what)
     return dict(meta)
 
 
-def damaged(path: str | Path) -> FileError:
+def damaged(path: str | Path, what: str = "compressnet metadata") -> FileError:
     """The error for metadata that is not what any version writes."""
-    return FileError("its compressnet metadata is damaged", str(path), "fetch it again")
+    return FileError(f"its {what} is damaged", str(path), "fetch it again")
 
 
 def _check_spans(header: Header) -> None:

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.keys import Keys
 
-class MethodConfig(BaseModel):
-    """A method's recipe keys: frozen, and nothing else is accepted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class MethodConfig(Keys):
+    """A method's recipe keys."""
+
     sizes: ClassVar[tuple[str, ...]] = ()
     """The keys that set how many numbers are stored. Where ``ratio`` is among them, exactly one of them is given."""
 

@@ -93,6 +93,46 @@ def test_a_module_that_was_not_rewritten_is_not_saved(tmp_path: Path) -> None:
         compressnet.save(own_module(), tmp_path / "own.safetensors")
 
 
+def tied_module() -> nn.Module:
+    module = own_module()
+    module.append(nn.Linear(64, 5))
+    module[6].weight = module[5].weight
+    return module
+
+
+def with_buffers(*buffers: Tensor) -> nn.Module:
+    module = own_module()
+    for number, buffer in enumerate(buffers):
+        module.register_buffer(f"buffer{number}", buffer)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (tied_module(), r"what shares its memory: 5\.weight and 6\.weight"),
+        (with_buffers(torch.zeros(3, dtype=torch.complex64)), "it cannot hold buffer0\n"),
+        (with_buffers(torch.eye(3).to_sparse()), "it cannot hold buffer0\n"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_named_and_nothing_is_written(
+    module: nn.Module, message: str, tmp_path: Path
+) -> None:
+    compressnet.compress(module, RECIPE)
+    with pytest.raises(FileError, match=message) as caught:
+        compressnet.save(module, tmp_path / "own.safetensors")
+    assert str(caught.value).startswith(f"{tmp_path / 'own.safetensors'}: ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensors_that_lie_beside_each_other_in_one_memory_are_saved(tmp_path: Path) -> None:
+    both = torch.arange(6.0)
+    module = compressnet.compress(with_buffers(both[:3], both[3:]), RECIPE)
+    compressnet.save(module, tmp_path / "own.safetensors")
+    loaded = compressnet.load(tmp_path / "own.safetensors", into=with_buffers(torch.zeros(3), torch.zeros(3)))
+    assert loaded.get_buffer("buffer1").tolist() == [3, 4, 5]
+
+
 def test_transforms_prepare_images_as_the_file_says(lenet: dict[str, Any], tmp_path: Path) -> None:
     from PIL import Image
 

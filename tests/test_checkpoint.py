@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import compressnet
-from compressnet.container import BLANK, KEY, read_header, seal
+from compressnet.container import BLANK, KEY, digest, read_header, seal
 from compressnet.errors import CompressnetError, FileError
 from compressnet.layers import CompressedLayer
 
@@ -29,9 +29,12 @@ def rewrite_metadata(path: Path, change: Any) -> None:
     """Write the file again with changed metadata and a digest that fits."""
     meta = dict(read_header(path).meta)
     change(meta)
-    meta["sha256"] = "0" * 64
+    meta["sha256"] = BLANK
     save_file(load_file(path), path, {KEY: json.dumps(meta, separators=(",", ":"))})
-    seal(path)
+    data = path.read_bytes()
+    header_nbytes = 8 + int.from_bytes(data[:8], "little")
+    value, place = digest(path, header_nbytes, BLANK)
+    path.write_bytes(data[:place] + value.encode() + data[place + 64 :])
 
 
 PRINT_WEIGHTS = """
@@ -194,6 +197,91 @@ def test_a_header_is_not_trusted(converted: Path, change: Any) -> None:
     rewrite_metadata(converted, change)
     with pytest.raises(FileError):
         compressnet.load(converted)
+
+
+def into(*keys: Any) -> Any:
+    """What makes a change of the value at a path of keys."""
+
+    def with_value(value: Any) -> Any:
+        def change(meta: Any) -> None:
+            *path, last = keys
+            for key in path:
+                meta = meta[key]
+            meta[last] = value
+
+        return change
+
+    return with_value
+
+
+METADATA = "its compressnet metadata is damaged"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (into("results", "finetuned")(3), METADATA),
+        (into("results", "finetuned")({"test": {"top1": "x", "count": 3}}), METADATA),
+        (into("results", "finetuned")({"test": {"top1": 90.0}}), METADATA),
+        (into("results", "projection_errors", "fc1")("abc"), METADATA),
+        (into("results", "projection_errors", "fc1")(float("nan")), METADATA),
+        (into("results")([]), METADATA),
+        (into("format")(-1), METADATA),
+        (into("format")(True), METADATA),
+        (into("format")("0"), METADATA),
+        (into("stage")(None), METADATA),
+        (into("classes")("0123456789"), METADATA),
+        (into("classes")([0, 1]), METADATA),
+        (into("model", "name")(7), METADATA),
+        (into("recipe")([]), METADATA),
+        (into("plan")({}), METADATA),
+        (into("plan", 0)(None), METADATA),
+        (into("plan", 2, "macs")("x"), "its plan of fc1 is damaged"),
+        (into("plan", 2, "shape")([-1, 2]), "its plan of fc1 is damaged"),
+        (into("plan", 2, "shape")([True, 2]), "its plan of fc1 is damaged"),
+        (into("plan", 2, "shape")([]), "its plan of fc1 is damaged"),
+        (into("plan", 2, "groups")(0), "its plan of fc1 is damaged"),
+        (into("plan", 2, "remark")(3), "its plan of fc1 is damaged"),
+    ],
+)
+def test_metadata_of_other_types_are_refused_by_load_and_report_alike(
+    converted: Path, change: Any, message: str
+) -> None:
+    rewrite_metadata(converted, change)
+    for read in (compressnet.load, compressnet.report):
+        with pytest.raises(FileError, match=message):
+            read(converted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda meta: meta["plan"].pop(0), "its plan does not name conv1"),
+        (lambda meta: meta["plan"].append(meta["plan"][0]), "its plan names a layer twice"),
+        (into("plan", 0, "groups")(2), "its plan of conv1 is not of the model's layer"),
+        (into("plan", 0, "kind")("linear"), "its plan of conv1 is not of the model's layer"),
+    ],
+)
+def test_a_plan_that_is_not_of_the_models_layers_is_refused(converted: Path, change: Any, message: str) -> None:
+    rewrite_metadata(converted, change)
+    with pytest.raises(FileError, match=message):
+        compressnet.load(converted)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dtype", [1]), ("data_offsets", [0.5, 40]), ("data_offsets", [0]), ("shape", "20"), ("shape", [True, 20])],
+)
+def test_a_table_of_tensors_of_other_types_is_refused(converted: Path, key: str, value: Any) -> None:
+    data = converted.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    table = json.loads(data[8:end])
+    table["conv1.bias"][key] = value
+    header = json.dumps(table).encode()
+    converted.write_bytes(len(header).to_bytes(8, "little") + header + data[end:])
+    for read in (compressnet.load, compressnet.report):
+        with pytest.raises(FileError, match="not a safetensors file"):
+            read(converted)
 
 
 def test_a_file_that_is_there_is_not_overwritten_and_a_failure_leaves_nothing(converted: Path) -> None:

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
-    {"errors", "progress", "maths"},
-    {"container", "output"},
+    {"errors", "progress", "maths", "keys", "metadata"},
+    {"container", "output", "tensors"},
     {"accounting"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},

@@ -1,6 +1,7 @@
 """``convert``: a recipe to a compressed model in a file."""
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from compressnet.accounting import Account, account_of_file
 from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import Description, save
+from compressnet.data.datasets import PartDataset
 from compressnet.errors import DataError, FileError
 from compressnet.output import check_output
 from compressnet.plan import Plan, PlannedLayer, make_plan
@@ -54,8 +56,9 @@ def convert(
     check_output(Path(output), force)
     if plan.recipe.model and plan.recipe.model.weights is None:
         progress.note("model.weights is null: an untrained model is converted; `compressnet run` can train it first")
+    dataset = calibration_images(plan)
     model = dense_model(plan)
-    errors, block_errors = _project_(plan, model, progress)
+    errors, block_errors = _project_(plan, model, dataset, progress)
     description = Description.of(plan, "converted" if errors or block_errors else "dense")
     results = {
         "projection_errors": _rounded({name: error for name, (error, _) in errors.items()}),
@@ -67,15 +70,16 @@ def convert(
 
 
 def _rounded(errors: Mapping[str, float | None]) -> dict[str, float]:
-    return {name: float(f"{error:.6g}") for name, error in errors.items() if error is not None}
+    known = {name: error for name, error in errors.items() if error is not None and math.isfinite(error)}
+    return {name: float(f"{error:.6g}") for name, error in known.items()}
 
 
 def _project_(
-    plan: Plan, model: nn.Module, progress: Progress
+    plan: Plan, model: nn.Module, dataset: PartDataset | None, progress: Progress
 ) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
     """Calibrate where there are images, else project weights by themselves; the errors of each layer and block."""
     compressed = [layer for layer in plan.layers if layer.method]
-    images = _images(plan, progress) if compressed or plan.blocks else None
+    images = _sample(plan, dataset, progress)
     blocks = BlockFit(model, plan.blocks, images)
     block_errors = _place_(blocks, progress)
     if not compressed:
@@ -105,22 +109,38 @@ def _untrained(plan: Plan) -> bool:
     return plan.recipe.model is not None and plan.recipe.model.weights is None
 
 
-def _images(plan: Plan, progress: Progress) -> Tensor | None:
-    """Training images as in evaluation, without their labels; None where weights are projected by themselves."""
-    wanted, data = plan.recipe.calibration, plan.recipe.data
-    if wanted is None or _untrained(plan):
-        return None
-    if data is None:
-        progress.note("no data: weights are projected by themselves, not fitted to what layers see")
+def _calibrates(plan: Plan) -> bool:
+    """Whether images would be used."""
+    fits = bool(plan.blocks) or any(layer.method for layer in plan.layers)
+    return fits and plan.recipe.calibration is not None and not _untrained(plan)
+
+
+def calibration_images(plan: Plan) -> PartDataset | None:
+    """The training part as in evaluation, opened; None where weights are projected by themselves.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    data = plan.recipe.data
+    if data is None or not _calibrates(plan):
         return None
     plain = plan.recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
     assert plan.spec is not None
     assert plan.preprocessing is not None
     try:
-        dataset = open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
+        return open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
     except DataError as error:
         cure = "convert fits layers on training images; --set calibration=null projects weights by themselves"
         raise DataError(f"{error}\n  {cure}") from None
+
+
+def _sample(plan: Plan, dataset: PartDataset | None, progress: Progress) -> Tensor | None:
+    """As many images of it as the recipe says, without their labels."""
+    wanted = plan.recipe.calibration
+    if dataset is None or wanted is None:
+        if _calibrates(plan):
+            progress.note("no data: weights are projected by themselves, not fitted to what layers see")
+        return None
     there = len(dataset)
     taken = f"{wanted.images} training images" if wanted.images <= there else f"all {there} training images there are"
     progress.note(f"fitting layers on {taken}")

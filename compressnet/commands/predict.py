@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from compressnet.checkpoint import describe, load
+from compressnet.data.folders import open_image
 from compressnet.errors import DataError, FileError
 from compressnet.plan import resolve_preprocessing
 from compressnet.training.parts import find_device, recipe_of
@@ -74,11 +75,6 @@ def predict(
 
 
 def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.copy()
-    except FileNotFoundError:
-        raise DataError("no such image", str(path)) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"not a readable image: {error}", str(path)) from None
+    if not path.exists():
+        raise DataError("no such image", str(path))
+    return open_image(str(path))

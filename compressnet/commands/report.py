@@ -1,5 +1,6 @@
 """``report``: where every byte is, of files and of plans."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def report_methods(source: str | Path, *, ratio: float = 16, overrides: Iterable
 
     Args:
         source: a model's name; a recipe (.yaml), of which the model and the size of its images count; or a file.
-        ratio: dense numbers per stored number, at least 1; a method without ratio takes the setting nearest to it.
+        ratio: dense numbers per stored number, at least 1; a method without ratio takes the setting nearest to it,
+            bitmaps aside.
         overrides: ``key.path=value`` each, on the recipe, or on that of a model by itself.
 
     Raises:
@@ -73,8 +75,8 @@ def report_methods(source: str | Path, *, ratio: float = 16, overrides: Iterable
     """
     from compressnet.plan.choices import layer_choices
 
-    if ratio < 1:
-        raise PlanError(f"{ratio:g} is below 1: a ratio is dense numbers per stored number", "--ratio")
+    if not 1 <= ratio < math.inf:
+        raise PlanError(f"{ratio:g} is no ratio: that is dense numbers per stored number, at least 1", "--ratio")
     model, layers = _layers(str(source), list(overrides))
     return Methods(str(source), model, ratio, layer_choices(layers, ratio))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from compressnet.accounting import Account, account_of_file
 from compressnet.checkpoint import Description
-from compressnet.commands.convert import convert
+from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
@@ -194,6 +194,7 @@ class _Pipeline:
         return [f"{name}={json.dumps(wanted[name], ensure_ascii=False)}" for name in sections]
 
     def _evaluate_dense(self) -> Metrics:
+        calibration_images(self.plan)  # what convert would refuse is told before weights are downloaded
         return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:

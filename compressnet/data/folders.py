@@ -44,14 +44,23 @@ class Files:
 
     def __getitem__(self, index: int, /) -> tuple[Image.Image, int]:
         path, label = self.samples[index]
-        try:
-            with Image.open(path) as image:
-                image.load()
-                return image.copy(), label
-        # PIL's decoders let all of these out of a damaged file.
-        except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-            cure = "replace or remove the file"
-            raise DataError(f"unreadable image: {_reason(error, path)}", path, cure) from error
+        return open_image(path), label
+
+
+def open_image(path: str) -> Image.Image:
+    """An image file, decoded.
+
+    Raises:
+        DataError: it cannot be.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    # PIL's decoders let all of these out of a damaged file.
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
+        cure = "replace or remove the file"
+        raise DataError(f"unreadable image: {_reason(error, path)}", path, cure) from error
 
 
 def _reason(error: Exception, path: str) -> str:

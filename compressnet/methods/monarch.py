@@ -71,7 +71,9 @@ class MonarchWeight(ProductWeight):
         outs, ins = _matrix(shape)
         blocks = _blocks(shape, config)
         if blocks > outs or not _every_block_is_used(ins, blocks):
-            return f"{blocks} blocks would leave some empty; {_fitting(outs, ins, blocks)} would not"
+            most = min(blocks, (outs * ins - 1) // (outs + ins))  # that store fewer numbers than the dense weight
+            cure = f"; {_fitting(outs, ins, most)} would not" if most else ""
+            return f"{blocks} blocks would leave some empty{cure}"
         return super().rejects(shape, config)
 
     @classmethod

@@ -61,7 +61,7 @@ def layer_choices(layers: Iterable[PlannedLayer], ratio: float) -> tuple[LayerCh
 
     Args:
         layers: of the plan; heads that never run in evaluation are left out.
-        ratio: dense numbers per stored number; a method without ratio takes the setting nearest to it.
+        ratio: dense numbers per stored number; a method without ratio takes the setting nearest to it, bitmaps aside.
     """
     alike: dict[Any, list[PlannedLayer]] = {}
     for layer in layers:

@@ -17,7 +17,7 @@ from compressnet.plan.budget import config_for
 from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
-from compressnet.recipe.schema import RULES
+from compressnet.recipe.schema import ROOTLESS, RULES
 from compressnet.trace import parameter_macs
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
@@ -61,8 +61,7 @@ def make_plan(draft: Draft) -> Plan:
     Raises:
         RecipeError: every mistake of the recipe, with its line.
     """
-    if draft.raw.get("calibration") is not None and draft.raw.get("data") is None:
-        draft.mistake(("calibration",), "it takes images: name them in data, or leave calibration out")
+    _check_images(draft)
     resolved = resolve_model(draft)
     if resolved is None:
         raise _failed(draft)
@@ -71,12 +70,26 @@ def make_plan(draft: Draft) -> Plan:
     try:
         macs = parameter_macs(model, (1, shape.channels, shape.crop, shape.crop))
     except (RuntimeError, AssertionError, ValueError):
-        draft.mistake(("data", "image_size"), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
+        data = draft.recipe.data if draft.recipe else None
+        key = next((key for key in ("crop", "image_size", "resize") if getattr(data, key, None)), "image_size")
+        draft.mistake(("data", key), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
         raise _failed(draft) from None
     blocks, found = plan_blocks(draft, model, candidates(model, macs))
     layers = plan_layers(draft, found)
     run, idle = _count(model, macs, layers)
     return Plan(draft.checked(), layers, spec, shape, run, idle, classes, blocks)
+
+
+def _check_images(draft: Draft) -> None:
+    """Note a calibration that has no images."""
+    if draft.raw.get("calibration") is not None and draft.raw.get("data") is None:
+        draft.mistake(("calibration",), "it takes images: name them in data, or leave calibration out")
+    recipe = draft.recipe
+    if recipe is None or recipe.data is None or recipe.data.root is not None or recipe.data.dataset in ROOTLESS:
+        return
+    trained = recipe.pretrain or (recipe.model and recipe.model.weights)
+    if trained and recipe.layers and recipe.calibration:
+        draft.mistake(("data", "root"), f"the key is missing: {recipe.data.dataset} is read from a folder")
 
 
 def _failed(draft: Draft) -> CompressnetError:

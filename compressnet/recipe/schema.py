@@ -4,26 +4,23 @@ from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Discriminator, Field, Tag, create_model, model_validator
 
 from compressnet.block import BlockConfig
 from compressnet.blocks import BLOCKS
 from compressnet.blocks import BY_NAME as BLOCK_BY_NAME
 from compressnet.fitting.linear import RIDGE
+from compressnet.keys import Keys
 from compressnet.methods import BY_NAME, METHODS
 from compressnet.structured import MethodConfig
 
 Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
+ROOTLESS = ("digits", "fake")
+"""The data sets that are not read from a folder."""
 
 
-class Section(BaseModel):
-    """Frozen, and nothing but its keys is accepted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class ModelSection(Section):
+class ModelSection(Keys):
     """Which dense model.
 
     Args:
@@ -38,7 +35,7 @@ class ModelSection(Section):
     num_classes: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
-class DataSection(Section):
+class DataSection(Keys):
     """Which images, and how they are prepared.
 
     Args:
@@ -79,7 +76,7 @@ class DataSection(Section):
     samples: int = Field(default=64, ge=1)
 
 
-class MatchSpec(Section):
+class MatchSpec(Keys):
     """Layers by what they are.
 
     Args:
@@ -95,7 +92,7 @@ class MatchSpec(Section):
     min_numel: int = Field(default=0, ge=0)
 
 
-class PacedSection(Section):
+class PacedSection(Keys):
     """At what pace the numbers learn that a rule stores.
 
     Args:
@@ -189,12 +186,12 @@ def _tag(rule: Any) -> str | None:
 
 RULES: dict[str, type[Rule]] = {method.name: _rule_of(method) for method in METHODS}
 BLOCK_RULES: dict[str, type[BlockRule]] = {block.name: _block_rule_of(block) for block in BLOCKS}
-TAGS: dict[str, type[Section]] = {**RULES, **{f"{BLOCK_TAG}{name}": rule for name, rule in BLOCK_RULES.items()}}
+TAGS: dict[str, type[Keys]] = {**RULES, **{f"{BLOCK_TAG}{name}": rule for name, rule in BLOCK_RULES.items()}}
 _TAGGED: Any = [Annotated[rule, Tag(tag)] for tag, rule in TAGS.items()]
 AnyRule: Any = Annotated[reduce(or_, _TAGGED), Discriminator(_tag)]
 
 
-class CalibrationSection(Section):
+class CalibrationSection(Keys):
     """Images whose activations ``convert`` fits layers to.
 
     Args:
@@ -206,7 +203,7 @@ class CalibrationSection(Section):
     ridge: float = Field(default=RIDGE, ge=0, allow_inf_nan=False)
 
 
-class TrainSection(Section):
+class TrainSection(Keys):
     """How to train, dense or compressed: the same loop.
 
     Args:
@@ -230,7 +227,7 @@ class TrainSection(Section):
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class DistillSection(Section):
+class DistillSection(Keys):
     """How to learn from the dense model, which is that of ``model.weights``.
 
     Args:
@@ -252,7 +249,7 @@ class FinetuneSection(TrainSection):
     distill: DistillSection | None = None
 
 
-class ExportSection(Section):
+class ExportSection(Keys):
     """How numbers are stored in the exported file.
 
     Args:
@@ -262,7 +259,7 @@ class ExportSection(Section):
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
 
 
-class Recipe(Section):
+class Recipe(Keys):
     """Everything a run needs."""
 
     model: ModelSection | None = None

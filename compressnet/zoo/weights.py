@@ -74,7 +74,7 @@ def preset(model_name: str | None, weights_name: str, where: str = "model.weight
     members = [entry.name for entry in enum]
     if member != "DEFAULT" and member not in members:
         raise WeightsError(
-            f"unknown weights '{weights_name}'; {did_you_mean(member, members)}",
+            f"unknown weights '{weights_name}'; {did_you_mean(member, [*members, 'DEFAULT'])}",
             where,
             f"{enum.__name__} has {', '.join(members)} and DEFAULT; or give the path of a file",
         )
@@ -120,7 +120,7 @@ def load_weights_(
         The classifier tensors that were left as they were.
 
     Raises:
-        WeightsError: tensors are missing, unexpected or misshapen.
+        WeightsError: tensors are missing, unexpected, misshapen or not finite.
     """
     old_names = {key: _DENSENET.sub(r"\1\2", key) for key in state}
     own = model.state_dict()
@@ -149,6 +149,10 @@ def load_weights_(
     if wrong:
         cure = "the file must be a state_dict of this very model, with torchvision's names"
         raise WeightsError(f"does not fit {type(model).__name__}: {'; '.join(wrong)}", where, cure)
+    broken = [key for key, tensor in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        cure = "its training has diverged, or the file is damaged"
+        raise WeightsError(f"{listing(broken, 4)} holds infinite numbers, or what is no number", where, cure)
     return kept
 
 

@@ -234,7 +234,12 @@ def test_data_that_cannot_be_used_is_told(
 def test_an_unreadable_image_to_predict_is_named(converted: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8 torn off")
     error = refused("predict", converted, tmp_path / "bad.jpg")
-    assert f"{tmp_path / 'bad.jpg'}: not a readable image" in error
+    assert f"{tmp_path / 'bad.jpg'}: unreadable image" in error
+
+
+def test_an_image_too_large_to_decode_is_named(converted: Path, tmp_path: Path) -> None:
+    Image.new("1", (14_000, 14_000)).save(tmp_path / "huge.png")
+    assert f"{tmp_path / 'huge.png'}: unreadable image" in refused("predict", converted, tmp_path / "huge.png")
 
 
 def test_long_paths_and_brackets_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -86,6 +86,43 @@ def test_calibration_needs_training_images(known: dict[str, Any], tmp_path: Path
     assert not (tmp_path / "b.safetensors").exists()
 
 
+def download_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(weights: Any) -> Any:
+        raise AssertionError(f"{weights} are downloaded")
+
+    monkeypatch.setattr("compressnet.zoo.weights._download", download)
+
+
+PRETRAINED: dict[str, Any] = {
+    "model": {"name": "squeezenet1_1", "weights": "IMAGENET1K_V1"},
+    "layers": [{"match": "classifier.1", "method": "hashednet", "ratio": 8}],
+}
+
+
+def test_images_that_are_not_there_are_told_before_weights_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download_nothing(monkeypatch)
+    data = {"dataset": "imagefolder", "root": str(tmp_path / "nowhere")}
+    for make in (compressnet.convert, compressnet.run):
+        with pytest.raises(DataError, match="there is no such folder"):
+            make(PRETRAINED | {"data": data}, tmp_path / "out")
+
+
+def test_a_run_that_could_only_measure_the_dense_model_downloads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download_nothing(monkeypatch)
+    for number in range(1000):
+        (tmp_path / "val" / f"n{number:08}").mkdir(parents=True)
+        (tmp_path / "val" / f"n{number:08}" / "0.png").touch()
+    recipe = PRETRAINED | {"data": {"dataset": "imagenet", "root": str(tmp_path)}}
+    with pytest.raises(DataError, match=r"has no folder train[\s\S]*--set calibration=null"):
+        compressnet.run(recipe, tmp_path / "out")
+    with pytest.raises(AssertionError, match=r"IMAGENET1K_V1 are downloaded"):
+        compressnet.run(recipe, tmp_path / "out", overrides=["calibration=null"])
+
+
 def test_calibration_without_data_is_a_mistake_of_the_recipe() -> None:
     recipe = {"model": {"name": "alexnet", "weights": "IMAGENET1K_V1"}, "calibration": {"images": 50}}
     with pytest.raises(RecipeError, match="calibration: it takes images: name them in data"):
@@ -159,6 +196,23 @@ def test_weights_that_do_not_fit_are_named(lenet: dict[str, Any], tmp_path: Path
         compressnet.convert(lenet, tmp_path / "a.safetensors")
     assert "bad.pth" in str(caught.value)
     assert not (tmp_path / "a.safetensors").exists()
+
+
+@pytest.mark.parametrize("number", [0.0, float("nan")])
+def test_a_weight_of_zeros_is_converted_and_one_that_is_no_number_is_refused(
+    lenet: dict[str, Any], tmp_path: Path, number: float
+) -> None:
+    state = dense_model(make_plan(read_recipe(lenet))).state_dict()
+    state["fc2.weight"].fill_(number)
+    torch.save(state, tmp_path / "odd.pth")
+    recipe = lenet | {"model": lenet["model"] | {"weights": str(tmp_path / "odd.pth")}, "pretrain": None}
+    if number == 0:
+        compressnet.convert(recipe, tmp_path / "a.safetensors")
+        assert not compressnet.load(tmp_path / "a.safetensors").get_submodule("fc2").weight.any()  # type: ignore[union-attr, operator]
+    else:
+        with pytest.raises(WeightsError, match=r"odd\.pth: fc2\.weight holds infinite numbers"):
+            compressnet.convert(recipe, tmp_path / "a.safetensors")
+        assert not (tmp_path / "a.safetensors").exists()
 
 
 def test_an_output_must_be_named_unless_it_is_a_dry_run(lenet: dict[str, Any]) -> None:

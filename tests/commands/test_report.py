@@ -107,7 +107,9 @@ def test_grouped_layers_have_choices_and_auxiliary_heads_none() -> None:
     ("source", "ratio", "message"),
     [
         ("resnet81", 16, "resnet81: neither a model, a recipe nor a file\n  did you mean 'resnet18'"),
-        ("resnet18", 0.5, "--ratio: 0.5 is below 1"),
+        ("resnet18", 0.5, "--ratio: 0.5 is no ratio"),
+        ("resnet18", float("inf"), "--ratio: inf is no ratio"),
+        ("resnet18", float("nan"), "--ratio: nan is no ratio"),
         ("nowhere.yaml", 16, "nowhere.yaml: no such recipe"),
     ],
 )

@@ -1,3 +1,4 @@
+import re
 from typing import ClassVar
 
 import numpy as np
@@ -132,7 +133,8 @@ def test_a_product_makes_no_dense_weight() -> None:
     [
         ((8, 2, 3, 3), 6, "its 156 numbers would not be fewer than the 144"),
         ((40, 10), 7, "7 blocks would leave some empty; 5 would not"),
-        ((4, 100), 5, "5 blocks would leave some empty; 4 would not"),
+        ((4, 100), 5, "5 blocks would leave some empty; 3 would not"),
+        ((1, 100), 5, "5 blocks would leave some empty"),
         ((20, 20), 10, "its 400 numbers would not be fewer than the 400"),
     ],
 )
@@ -140,3 +142,10 @@ def test_what_it_cannot_hold_is_refused_with_the_reason(
     shape: tuple[int, ...], blocks: int | None, reason: str
 ) -> None:
     assert reason in str(MonarchWeight.rejects(shape, MonarchConfig(blocks=blocks)))
+
+
+@pytest.mark.parametrize(("shape", "blocks"), [((1000, 4096), 999), ((40, 10), 9), ((64, 3, 11, 11), 63)])
+def test_the_blocks_it_proposes_are_held(shape: tuple[int, ...], blocks: int) -> None:
+    found = re.search(r"; (\d+) would not", str(MonarchWeight.rejects(shape, MonarchConfig(blocks=blocks))))
+    assert found is not None
+    assert MonarchWeight.rejects(shape, MonarchConfig(blocks=int(found[1]))) is None

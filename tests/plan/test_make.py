@@ -1,12 +1,16 @@
 import json
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+import torch
 
-from compressnet.errors import FileError, RecipeError
+from compressnet.data.datasets import DATASETS, open_part
+from compressnet.errors import DataError, FileError, RecipeError
 from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
-from compressnet.recipe import read_recipe
+from compressnet.recipe import DataSection, read_recipe
+from compressnet.recipe.schema import ROOTLESS
 
 FAKE = {"dataset": "fake"}
 
@@ -249,9 +253,28 @@ def test_a_model_that_is_not_there_is_a_mistake(model: dict[str, Any], expected:
     assert expected in mistakes({"model": model, "layers": []})
 
 
-def test_images_the_model_cannot_take_are_a_mistake() -> None:
-    recipe = {"model": {"name": "alexnet"}, "data": {"dataset": "fake", "image_size": 16}, "layers": []}
-    assert "data.image_size: alexnet cannot take images of 16×16" in mistakes(recipe)
+@pytest.mark.parametrize("key", ["image_size", "crop", "resize"])
+def test_images_the_model_cannot_take_are_a_mistake_of_the_key_that_says_their_size(key: str) -> None:
+    recipe = {"model": {"name": "alexnet"}, "data": {"dataset": "fake", key: 16}, "layers": []}
+    assert f"data.{key}: alexnet cannot take images of 16×16" in mistakes(recipe)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_data_set_that_needs_a_folder_is_to_name_it_where_layers_are_calibrated(dataset: str) -> None:
+    recipe: dict[str, Any] = {
+        "model": {"name": "alexnet", "weights": "IMAGENET1K_V1"},
+        "data": {"dataset": dataset},
+        "layers": [{"match": "classifier.1", "method": "deepfried"}],
+    }
+    section, rooted = DataSection(dataset=dataset), dataset not in ROOTLESS
+    with pytest.raises(DataError, match=r"data\.root is missing") if rooted else nullcontext():
+        open_part(section, "train", lambda image: torch.zeros(1), 0)
+    text = f"data.root: the key is missing: {dataset} is read from a folder"
+    with pytest.raises(RecipeError, match=text) if rooted else nullcontext():
+        make_plan(read_recipe(recipe))
+    make_plan(read_recipe(recipe | {"calibration": None}))
+    make_plan(read_recipe(recipe | {"model": {"name": "alexnet"}}))
+    make_plan(read_recipe(recipe | {"layers": []}))
 
 
 def test_torchvisions_weights_bring_their_preprocessing_and_classes() -> None:

@@ -85,7 +85,8 @@ def test_a_name_of_weights_is_found(model, name, member):
     ("model", "name", "message"),
     [
         ("resnet50", "IMAGENET1K_V3", "did you mean 'IMAGENET1K_V.'.*\n  ResNet50_Weights has IMAGENET1K_V1, IMAGE"),
-        ("resnet50", "coco", "there are IMAGENET1K_V1, IMAGENET1K_V2"),
+        ("resnet50", "coco", "there are IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT"),
+        ("resnet50", "DEFALT", "unknown weights 'DEFALT'; did you mean 'DEFAULT'\\?"),
         (None, "ResNet5_Weights.DEFAULT", "did you mean 'ResNet50_Weights'"),
         (None, "ResNet50_Weights.IMAGENET1K_V7", "unknown weights 'ResNet50_Weights.IMAGENET1K_V7'"),
         (None, "IMAGENET1K_V1", "could be any model's\n  write it with its class"),
@@ -137,6 +138,14 @@ def test_tensors_that_do_not_fit_are_named():
     )
     with pytest.raises(WeightsError, match=re.escape(wrong)):
         load_weights_(fresh(squeezenet(12), 0), state, HEAD, "here")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+def test_a_tensor_that_is_not_finite_is_named(number):
+    state = state_of(squeezenet(12))
+    state["features.3.squeeze.weight"][3, 2] = number
+    with pytest.raises(WeightsError, match=r"mine.pth: features\.3\.squeeze\.weight holds infinite numbers"):
+        load_weights_(fresh(squeezenet(12), 2), state, HEAD, "mine.pth")
 
 
 def test_of_many_wrong_tensors_a_few_are_named():

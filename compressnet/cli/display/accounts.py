@@ -6,6 +6,7 @@ from compressnet.accounting import Account, Row
 from compressnet.cli.display import terminal
 from compressnet.cli.display.grid import Column, Grid, count, short, times
 from compressnet.errors import listing
+from compressnet.metadata import ERRORS
 
 
 def show(account: Account, markdown: bool = False) -> None:
@@ -143,7 +144,7 @@ def remarks(account: Account) -> list[str]:
 def tests(account: Account) -> dict[str, tuple[float, int]]:
     """The accuracy on the test part, with its count of images, of each stage that the file knows of."""
     results = account.results or {}
-    measured = {stage: figures["test"] for stage, figures in results.items() if "test" in figures}
+    measured = {stage: each["test"] for stage, each in results.items() if stage not in ERRORS and each.get("test")}
     return {stage: (test["top1"], test["count"]) for stage, test in measured.items()}
 
 

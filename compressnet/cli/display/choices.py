@@ -40,7 +40,7 @@ def show(methods: "Methods", markdown: bool = False) -> None:
     if terminal.is_narrow(whole.width):
         parts = {
             title: _grid(layers, LAYERS, DENSE, *dense),
-            "\nthe same for methods that run as a product of their own": _grid(layers, LAYERS, DENSE, *stored),
+            "\nthe same for methods that may run as a product of their own": _grid(layers, LAYERS, DENSE, *stored),
             "\ntheir multiply-accumulates": _grid(layers, LAYERS, MACS, *run),
         }
     for head, part in parts.items():
@@ -98,9 +98,12 @@ def _notes(methods: "Methods", product: Sequence[str]) -> list[str]:
     lines = []
     if any(len(layer.names) > 1 for layer in methods.layers):
         lines.append("+N: and N more layers of that shape")
-    lines.append("a method without ratio takes the setting nearest to it; a byte of a bitmap counts as a number")
+    lines.append("a method without ratio takes the setting nearest to it, bitmaps aside")
+    lines.append("a byte of a bitmap counts as a number")
     if product:
-        lines.append(f"{', '.join(product)} run as a product of their own, all others as the dense weight")
+        lines.append(
+            f"{', '.join(product)} run as products of their own where MACs differ, all else as the dense weight"
+        )
     about: dict[tuple[str, str], list[str]] = {}
     for layer in methods.layers:
         if layer.reason:
