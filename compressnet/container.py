@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from compressnet.errors import FileError
 from compressnet.metadata import damage
 
-FORMAT = 0
+FORMAT = 1
 KEY = "compressnet"
 BLANK = "0" * 64
 MOST_HEADER_NBYTES = 100_000_000  # safetensors' own limit
@@ -135,6 +135,8 @@ def _parse_meta(path: Path, entry: str) -> dict[str, Any]:
         raise damaged(path) from None
     if not numbered:
         raise damaged(path)
+    if version == 0:
+        raise FileError("format version 0, which was never frozen", str(path), "convert the model again")
     if version > FORMAT:
         raise FileError(
             f"format version {version}, written by compressnet {made_by}; this one reads up to {FORMAT}",

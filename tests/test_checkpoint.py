@@ -133,7 +133,7 @@ def test_a_longer_file_is_refused(converted: Path) -> None:
 
 def test_a_newer_format_is_refused_with_the_cure(converted: Path) -> None:
     data = converted.read_bytes()
-    converted.write_bytes(data.replace(b'{\\"format\\":0', b'{\\"format\\":9', 1))
+    converted.write_bytes(data.replace(b'{\\"format\\":1', b'{\\"format\\":9', 1))
     with pytest.raises(FileError, match=r"format version 9.*\n.*pip install --upgrade"):
         compressnet.load(converted)
 

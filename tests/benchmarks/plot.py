@@ -16,7 +16,7 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     mpl.rcParams["svg.hashsalt"] = "compressnet"  # the same rows give the same file
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 4.5), layout="constrained")
     forms = [name for name in dict.fromkeys(row["form"] for row in rows) if name != "dense"]
     for form, marker in zip(forms, MARKERS, strict=False):
         points = sorted((row["stored numbers"], row["error %"]) for row in rows if row["form"] == form)
@@ -25,8 +25,12 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
         if row["form"] == "dense":
             axes.axhline(float(row["error %"]), linestyle="--", color="grey", linewidth=1, label="dense")
     axes.set(xscale="log", yscale="log", xlabel="stored numbers", ylabel="test error, %")
-    axes.grid(which="both", linewidth=0.3)
-    axes.legend(fontsize="small")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:,g}")
+        axis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.grid(linewidth=0.3)
+    axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, metadata={"Date": None})
 
 

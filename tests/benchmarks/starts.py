@@ -57,7 +57,7 @@ def lenet(source: Path, folder: Path) -> dict[str, Any]:
         if not (raw / archive.name).exists():
             (raw / archive.name).symlink_to(archive)
     model = {"name": "lenet5", "weights": str(source / "weights" / "lenet5-mnist.pth")}
-    return {"model": model, "data": {"dataset": "mnist", "root": str(folder)}}
+    return {"model": model, "data": {"dataset": "mnist", "root": str(folder), "mean": [0.1307], "std": [0.3081]}}
 
 
 def squeezenet(source: Path, folder: Path) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def sample(numel: int) -> list[int]:
 
 
 def test_the_golden_vectors_hold_in_this_process() -> None:
-    """Format version 0: not yet frozen, so a change here is a change of ``docs/format.md`` and of every file."""
+    """Format version 1 is frozen: what these do not hold for cannot read the files that are out there."""
     names: dict[str, object] = {}
     exec(COMPUTE, names)
     assert names["computed"] == GOLDEN
@@ -123,7 +123,7 @@ def test_the_golden_vectors_are_those_of_the_specification(name: str) -> None:
 
 
 def test_the_golden_vectors_hold_in_another_process_with_one_thread() -> None:
-    """Format version 0, as above."""
+    """Format version 1, as above."""
     code = f"import json, torch\ntorch.set_num_threads(1)\n{COMPUTE}\nprint(json.dumps(computed))"
     root = Path(compressnet.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=root)
