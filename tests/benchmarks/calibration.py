@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import compressnet
+from compressnet.calibration import fit, sensitivity
 from compressnet.maths.hashing import permutation
 
 PARTS = {"train": slice(400), "val": slice(400, 500), "test": slice(500, None)}
@@ -94,8 +95,13 @@ def main() -> None:
     parser.add_argument("--model", choices=["squeezenet1_1", "lenet5"], default="squeezenet1_1")
     parser.add_argument("--part", choices=["val", "test"], default="test", help="the images that are reported on")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
+    parser.add_argument("--without", choices=["gate", "cost"], nargs="*", default=[], help="leave a part of it out")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "compressnet-calibration")
     arguments = parser.parse_args()
+    if "gate" in arguments.without:
+        fit.ROUNDS = 0
+    if "cost" in arguments.without:
+        sensitivity.MOST = 0
     source = Path(os.environ["COMPRESSNET_DATA"])
     arguments.folder.mkdir(parents=True, exist_ok=True)
     if arguments.model == "lenet5":
