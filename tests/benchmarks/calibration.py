@@ -139,11 +139,11 @@ def of_lenet(source: Path, folder: Path) -> dict[str, Any]:
             (raw / archive.name).symlink_to(archive)
     data = {"dataset": "mnist", "root": str(folder), "val_fraction": 1 / 12}
     recipe: dict[str, Any] = {"model": {"name": "lenet5"}, "data": data}
-    file = folder / "lenet5.safetensors"
+    file = folder / "lenet5" / "best.safetensors"
     if not file.exists():
         compressnet.convert(recipe, folder / "untrained.safetensors", force=True)
         compressnet.finetune(
-            folder / "untrained.safetensors", file, overrides=["finetune.epochs=2", "data.batch_size=128"]
+            folder / "untrained.safetensors", file.parent, overrides=["finetune.epochs=2", "data.batch_size=128"]
         )
     return recipe | {"model": {"name": "lenet5", "weights": str(file)}}
 
