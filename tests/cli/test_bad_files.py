@@ -51,7 +51,7 @@ def _plain(path: Path, good: bytes) -> None:
 
 
 def _newer(path: Path, good: bytes) -> None:
-    path.write_bytes(good.replace(b'\\"format\\":0', b'\\"format\\":9'))
+    path.write_bytes(good.replace(b'\\"format\\":1', b'\\"format\\":9'))
 
 
 def _empty(path: Path, good: bytes) -> None:
