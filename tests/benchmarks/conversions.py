@@ -2,9 +2,9 @@
 
     python tests/benchmarks/conversions.py [--json FILE]
 
-Models have torchvision's own initialisation, given as a state_dict, and layers are calibrated on 200 random images.
-Each model has a process of its own: peak memory is that of the process, less its peak before converting (imports and a
-dry run) and less the dense model's own bytes; 0 where it stays below.
+Models have torchvision's own initialisation, given as a state_dict; weights are projected by themselves, Deep-Fried
+layers fitted on normal vectors. Each model has a process of its own: peak memory is that of the process, less its peak
+before converting (imports and a dry run) and less the dense model's own bytes; 0 where it stays below.
 """
 
 import argparse
@@ -35,7 +35,6 @@ import sys, torch
 from torchvision.models import get_model
 torch.save(get_model(sys.argv[1]).state_dict(), sys.argv[2])
 """
-DATA = {"dataset": "fake", "image_size": 224, "samples": 300, "batch_size": 32}
 
 
 def peak_mb() -> float:
@@ -50,7 +49,7 @@ def measure(name: str) -> dict[str, str | float]:
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / f"{name}.pth"
         subprocess.run([sys.executable, "-c", SAVE, name, str(weights)], check=True)
-        recipe = {"model": {"name": name, "weights": str(weights)}, "data": DATA, "layers": CASES[name]}
+        recipe = {"model": {"name": name, "weights": str(weights)}, "layers": CASES[name], "calibration": None}
         get_model("alexnet", num_classes=2)  # warms the imports up
         start = time.perf_counter()
         compressnet.convert(recipe, dry_run=True)
