@@ -1,10 +1,11 @@
 """How long planning, converting and loading whole models takes, and how much memory above the dense model.
 
-    python tests/benchmarks/conversions.py [--json FILE]
+    python tests/benchmarks/conversions.py [--json FILE] [--images 200]
 
 Models have torchvision's own initialisation, given as a state_dict; weights are projected by themselves, Deep-Fried
-layers fitted on normal vectors. Each model has a process of its own: peak memory is that of the process, less its peak
-before converting (imports and a dry run) and less the dense model's own bytes; 0 where it stays below.
+layers fitted on normal vectors; with --images they are calibrated on so many random images. Each model has a process of
+its own: peak memory is that of the process, less its peak before converting (imports and a dry run) and less the dense
+model's own bytes; 0 where it stays below.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 
-def measure(name: str) -> dict[str, str | float]:
+def measure(name: str, images: int) -> dict[str, str | float]:
     """One model, in this process."""
     import compressnet
     from compressnet.commands import convert  # noqa: F401 - imported before the clock starts
@@ -50,6 +51,9 @@ def measure(name: str) -> dict[str, str | float]:
         weights = Path(folder) / f"{name}.pth"
         subprocess.run([sys.executable, "-c", SAVE, name, str(weights)], check=True)
         recipe = {"model": {"name": name, "weights": str(weights)}, "layers": CASES[name], "calibration": None}
+        if images:
+            data = {"dataset": "fake", "image_size": 224, "samples": images, "val_fraction": 0.01}
+            recipe |= {"data": data, "calibration": {"images": images}}
         get_model("alexnet", num_classes=2)  # warms the imports up
         start = time.perf_counter()
         compressnet.convert(recipe, dry_run=True)
@@ -77,14 +81,16 @@ def main() -> None:
     """All models, one process each."""
     parser = argparse.ArgumentParser(description="time and memory of whole models")
     parser.add_argument("--only", choices=list(CASES), help="one model, in this process, as JSON")
+    parser.add_argument("--images", type=int, default=0, help="to calibrate on; none by default")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     arguments = parser.parse_args()
     if arguments.only:
-        print(json.dumps(measure(arguments.only)))
+        print(json.dumps(measure(arguments.only, arguments.images)))
         return
     rows = []
     for name in CASES:
-        out = subprocess.run([sys.executable, __file__, "--only", name], check=True, capture_output=True, text=True)
+        call = [sys.executable, __file__, "--only", name, "--images", str(arguments.images)]
+        out = subprocess.run(call, check=True, capture_output=True, text=True)
         rows.append(json.loads(out.stdout))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
