@@ -1,6 +1,6 @@
 """The planned layers of a model, and each use of one while the model runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,22 @@ class Call:
         for block in chosen.split(max(1, _BLOCK // (groups * ins))):
             at = torch.unravel_index(block, sides)
             yield x[at].reshape(len(block), groups, ins), y[at].reshape(len(block), groups, -1)
+
+
+def met(places: Mapping[int, Place], func: Any, args: Any, kwargs: Any) -> Call | None:
+    """The use of a planned layer that the call of a function is; None if it is none.
+
+    Args:
+        places: by the id of their weight.
+        func: called.
+        args: of it.
+        kwargs: of it, or None.
+    """
+    if func not in ARGUMENTS:
+        return None
+    arguments = dict(zip(ARGUMENTS[func], args, strict=False)) | (kwargs or {})
+    place = places.get(id(arguments["weight"]))
+    return None if place is None else Call(func, arguments, place)
 
 
 def _both(value: int | Sequence[int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compressnet.calibration.calls import ARGUMENTS, Call, Place
+from compressnet.calibration.calls import Call, Place, met
 from compressnet.maths.hashing import derive
 
 _BATCH = 16  # images whose outputs of a layer are computed at a time
@@ -99,11 +99,8 @@ class Passage(TorchFunctionMode):
             self._halted.release()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in ARGUMENTS:
-            arguments = dict(zip(ARGUMENTS[func], args, strict=False)) | (kwargs or {})
-            place = self.places.get(id(arguments["weight"]))
-            if place is not None:
-                return self._both_halves(Call(func, arguments, place))
+        if call := met(self.places, func, args, kwargs):
+            return self._both_halves(call)
         return func(*args, **(kwargs or {}))
 
     def _both_halves(self, call: Call) -> Tensor:

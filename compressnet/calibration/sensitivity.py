@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from compressnet.calibration.calls import ARGUMENTS, Place
+from compressnet.calibration.calls import Place, met
 from compressnet.maths.hashing import normal, uniform
 
 MOST = 1024  # images whose gradients are averaged
@@ -56,11 +56,10 @@ class Sensitivity(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func in ARGUMENTS and result.requires_grad:
-            weight = (dict(zip(ARGUMENTS[func], args, strict=False)) | (kwargs or {}))["weight"]
-            if (place := self.places.get(id(weight))) is not None:
-                channels = 1 if result.dim() == 4 and weight.dim() == 4 else -1
-                result.register_hook(lambda gradient: self._add(place, gradient.movedim(channels, -1)))
+        call = met(self.places, func, args, kwargs)
+        if call and result.requires_grad:
+            channels = 1 if result.dim() == 4 and call.geometry else -1
+            result.register_hook(lambda gradient: self._add(call.place, gradient.movedim(channels, -1)))
         return result
 
     @torch.no_grad()

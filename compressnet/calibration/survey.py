@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from compressnet.calibration.calls import ARGUMENTS, Call, Place
+from compressnet.calibration.calls import Call, Place, met
 from compressnet.calibration.gates import NORM, RELUS, Gate, norm_scale
 
 
@@ -52,13 +52,10 @@ class Survey(TorchFunctionMode):
         if not isinstance(result, Tensor):
             return result
         self._follow(func, args, kwargs, result)
-        place = None
-        if func in ARGUMENTS:
-            arguments = dict(zip(ARGUMENTS[func], args, strict=False)) | kwargs
-            place = self._places.get(id(arguments["weight"]))
-            if place is not None:
-                self._met_(Call(func, arguments, place), result)
-        self._sizes.append((place.layer.name if place else None, result.nbytes))
+        call = met(self._places, func, args, kwargs)
+        if call:
+            self._met_(call, result)
+        self._sizes.append((call.place.layer.name if call else None, result.nbytes))
         return result
 
     def _met_(self, call: Call, result: Tensor) -> None:
