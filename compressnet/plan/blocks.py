@@ -15,7 +15,7 @@ from compressnet.maths.hashing import layer_seed
 from compressnet.plan.layers import REPLACED, PlannedLayer, check_pace, check_scales
 from compressnet.plan.runs import find_run, matching
 from compressnet.recipe import BlockRule, Draft
-from compressnet.recipe.schema import BLOCK_RULES
+from compressnet.recipe.rules import BLOCK_RULES
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class PlannedBlock:
         macs: the same as executed.
         lr_scale: times the learning rate of its stored tensors; or a number for each that differs, by name.
         weight_decay: of its stored tensors; None is that of the training section.
+        bits: of each of its numbers in an exported file; None is those of the export section.
     """
 
     name: str
@@ -49,6 +50,7 @@ class PlannedBlock:
     macs: int | None = None
     lr_scale: float | Mapping[str, float] = 1.0
     weight_decay: float | None = None
+    bits: int | None = None
 
     @property
     def prefix(self) -> str:
@@ -81,7 +83,13 @@ class PlannedBlock:
         try:
             block = cls(**{**item, "run": tuple(item["run"]), "shape": tuple(item["shape"])})
             outs, ins = block.shape
-            counts = [outs, ins, block.dense_numel, block.seed, block.macs or 0, block.dense_macs or 0]
+            counts = [
+                outs,
+                ins,
+                block.dense_numel,
+                block.seed,
+                *(c or 0 for c in (block.macs, block.dense_macs, block.bits)),
+            ]
             names = [block.name, block.block, block.head, *block.run]
             if not all(type(count) is int and count >= 0 for count in counts) or min(outs, ins) < 1:
                 raise ValueError
@@ -184,4 +192,5 @@ def _place(draft: Draft, rule: BlockRule, model: nn.Module, fates: dict[str, Pla
         None if positions is None else positions * block.macs_per_input(run.ins, config),
         rule.lr_scale,
         block.weight_decay if rule.weight_decay is None else rule.weight_decay,
+        rule.bits,
     )

@@ -7,7 +7,7 @@ from compressnet.errors import PlanError
 from compressnet.methods import BY_NAME
 from compressnet.plan.layers import PlannedLayer
 from compressnet.recipe import Rule
-from compressnet.recipe.schema import BudgetRule
+from compressnet.recipe.rules import BudgetRule
 from compressnet.structured import MethodConfig, StructuredWeight
 
 WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2}

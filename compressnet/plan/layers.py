@@ -43,6 +43,7 @@ class PlannedLayer:
         lr_scale: times the learning rate of its stored tensors; or a number for each that differs, by name.
         weight_decay: of its stored tensors; None is that of the training section.
         dense_shape: of the dense model's weight, where a block has the layer made to fit its features.
+        bits: of each number of the weight in an exported file; None is those of the export section.
     """
 
     name: str
@@ -58,6 +59,7 @@ class PlannedLayer:
     lr_scale: float | Mapping[str, float] = 1.0
     weight_decay: float | None = None
     dense_shape: tuple[int, ...] | None = None
+    bits: int | None = None
 
     @property
     def dense_numel(self) -> int:
@@ -123,7 +125,7 @@ class PlannedLayer:
             layer = cls(**{**item, "shape": (), **shapes})
             sides = (*layer.shape, *(layer.dense_shape or ()))
             known = layer.kind in ("conv2d", "linear", "attention") and layer.shape and all(side > 0 for side in sides)
-            counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs)
+            counts = (layer.seed, layer.groups, layer.macs, layer.dense_macs, layer.bits)
             whole = all(count is None or (type(count) is int and count >= 0) for count in counts)
             if not (known and whole and isinstance(layer.name, str)):
                 raise ValueError

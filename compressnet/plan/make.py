@@ -17,7 +17,8 @@ from compressnet.plan.budget import config_for
 from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
-from compressnet.recipe.schema import ROOTLESS, RULES
+from compressnet.recipe.rules import RULES
+from compressnet.recipe.schema import ROOTLESS
 from compressnet.trace import parameter_macs
 from compressnet.zoo import models
 from compressnet.zoo.models import ModelSpec
@@ -226,6 +227,7 @@ def _assign(
             macs=layer.macs_with(method, config),
             lr_scale=rule.lr_scale,
             weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,
+            bits=rule.bits,
         )
         check_scales(draft, index, rule.lr_scale, rule.method, fates[layer.name].build("meta"))
     if refused:

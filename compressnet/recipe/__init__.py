@@ -1,16 +1,15 @@
 """The recipe: what a user wants, in YAML, validated with every mistake at once."""
 
+from compressnet.recipe.rules import BlockRule, MatchSpec, Rule
 from compressnet.recipe.schema import (
-    BlockRule,
     CalibrationSection,
     DataSection,
     DistillSection,
     ExportSection,
     FinetuneSection,
-    MatchSpec,
     ModelSection,
+    QuantiseSection,
     Recipe,
-    Rule,
     TrainSection,
 )
 from compressnet.recipe.text import Draft, Mistake, mistakes_error, read_recipe
@@ -26,6 +25,7 @@ __all__ = [
     "MatchSpec",
     "Mistake",
     "ModelSection",
+    "QuantiseSection",
     "Recipe",
     "Rule",
     "TrainSection",

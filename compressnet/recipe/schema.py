@@ -1,20 +1,13 @@
 """The keys of a recipe and what they may hold."""
 
-from functools import reduce
-from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, create_model, model_validator
+from pydantic import Field, model_validator
 
-from compressnet.block import BlockConfig
-from compressnet.blocks import BLOCKS
-from compressnet.blocks import BY_NAME as BLOCK_BY_NAME
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
-from compressnet.methods import BY_NAME, METHODS
-from compressnet.structured import MethodConfig
+from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
-Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
 ROOTLESS = ("digits", "fake")
 """The data sets that are not read from a folder."""
@@ -76,121 +69,6 @@ class DataSection(Keys):
     samples: int = Field(default=64, ge=1)
 
 
-class MatchSpec(Keys):
-    """Layers by what they are.
-
-    Args:
-        name: a glob on the full module name.
-        type: conv2d, linear, or attention for an attention's input projection.
-        kernel: height and width.
-        min_numel: least number of weights.
-    """
-
-    name: str = "*"
-    type: Literal["conv2d", "linear", "attention"] | None = None
-    kernel: tuple[int, int] | None = None
-    min_numel: int = Field(default=0, ge=0)
-
-
-class PacedSection(Keys):
-    """At what pace the numbers learn that a rule stores.
-
-    Args:
-        lr_scale: times the learning rate, for what is stored; or a number for each tensor of it.
-        weight_decay: of what is stored; by default the method's or block's own, else that of the training section.
-    """
-
-    lr_scale: Scale | dict[str, Scale] = 1.0
-    weight_decay: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-
-
-class Rule(PacedSection):
-    """Which layers take which method; every method adds its own keys.
-
-    Args:
-        match: a glob on the full module name, a list of globs, or a ``MatchSpec``.
-        method: by name.
-        grouped: also take grouped and depthwise convolutions, which globs leave alone; an exact name always takes them.
-    """
-
-    match: str | tuple[str, ...] | MatchSpec
-    method: str
-    grouped: bool = False
-
-    @property
-    def config(self) -> MethodConfig:
-        """The method's own keys."""
-        config = BY_NAME[self.method].Config
-        return config(**{key: getattr(self, key) for key in config.model_fields})
-
-
-class BudgetRule(Rule):
-    """A rule of a method that has a ``ratio``, in whose place each layer may have a budget.
-
-    Args:
-        numel: how many numbers to store for each layer at most.
-        nbytes: how many bytes each layer may take in the exported file.
-    """
-
-    ratio: float | None = Field(default=None, ge=1, allow_inf_nan=False)
-    numel: int | None = Field(default=None, ge=1)
-    nbytes: int | None = Field(default=None, ge=1)
-
-    def config_at(self, ratio: float) -> MethodConfig:
-        """The method's own keys, with a ratio."""
-        config = BY_NAME[self.method].Config
-        return config(**{key: getattr(self, key) for key in config.model_fields} | {"ratio": ratio})
-
-
-class BlockRule(PacedSection):
-    """Which run of layers a block stands for; every block adds its own keys.
-
-    Args:
-        match: names or globs of consecutive children of one ``nn.Sequential``: linear layers, ReLU and dropout.
-        block: by name.
-    """
-
-    match: str | tuple[str, ...]
-    block: str
-
-    @property
-    def config(self) -> BlockConfig:
-        """The block's own keys."""
-        config = BLOCK_BY_NAME[self.block].Config
-        return config(**{key: getattr(self, key) for key in config.model_fields})
-
-
-BLOCK_TAG = "block "  # before the names of blocks, so that a method may have the same
-
-
-def _rule_of(method: Any) -> Any:
-    fields: Any = {"method": (Literal[method.name], ...)}
-    if "ratio" not in method.Config.sizes:
-        return create_model(f"{method.name}_rule", __base__=(Rule, method.Config), **fields)
-    rule = create_model(f"{method.name}_rule", __base__=(BudgetRule, method.Config), **fields)
-    rule.sizes = (*method.Config.sizes, "numel", "nbytes")  # type: ignore[attr-defined]
-    return rule
-
-
-def _block_rule_of(block: Any) -> Any:
-    fields: Any = {"block": (Literal[block.name], ...)}
-    return create_model(f"{block.name}_rule", __base__=(BlockRule, block.Config), **fields)
-
-
-def _tag(rule: Any) -> str | None:
-    """The name of a rule's method, or of its block with the tag before it."""
-    get = rule.get if isinstance(rule, dict) else lambda key: getattr(rule, key, None)
-    name, tag = (get("block"), BLOCK_TAG) if get("block") is not None else (get("method"), "")
-    return f"{tag}{name}" if isinstance(name, str) else None
-
-
-RULES: dict[str, type[Rule]] = {method.name: _rule_of(method) for method in METHODS}
-BLOCK_RULES: dict[str, type[BlockRule]] = {block.name: _block_rule_of(block) for block in BLOCKS}
-TAGS: dict[str, type[Keys]] = {**RULES, **{f"{BLOCK_TAG}{name}": rule for name, rule in BLOCK_RULES.items()}}
-_TAGGED: Any = [Annotated[rule, Tag(tag)] for tag, rule in TAGS.items()]
-AnyRule: Any = Annotated[reduce(or_, _TAGGED), Discriminator(_tag)]
-
-
 class CalibrationSection(Keys):
     """Images whose activations ``convert`` fits layers to.
 
@@ -239,24 +117,55 @@ class DistillSection(Keys):
     weight: float = Field(default=0.5, ge=0, le=1)
 
 
+class QuantiseSection(Keys):
+    """How to train through the quantisers, so that few bits cost little.
+
+    Args:
+        start: after which share of the training it begins.
+        rate: what the size of the file costs, against the loss: nats of its symbols' entropy, for each image of the
+            training part, times this are added to the loss of an image.
+    """
+
+    start: float = Field(default=0.5, ge=0, le=1)
+    rate: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
 class FinetuneSection(TrainSection):
     """How to train the compressed model.
 
     Args:
         distill: learn from the dense model too, or null.
+        quantise: train through the quantisers of the export section, or null.
     """
 
     distill: DistillSection | None = None
+    quantise: QuantiseSection | None = None
 
 
 class ExportSection(Keys):
     """How numbers are stored in the exported file.
 
     Args:
-        dtype: of the parameters; norm statistics stay float32.
+        dtype: of what is not quantised; norm statistics stay float32 then.
+        bits: of the numbers that hold weights, or ``auto``: as few as the tolerance allows; null quantises nothing.
+        vector_bits: of biases, and of scales and shifts of norm layers, where ``bits`` are given.
+        quantiser: uniform, multiples of a step; or codebook, the levels of k-means.
+        group: what shares a step: all numbers of a tensor, or each row of it.
+        tolerance: of ``auto``: the mean divergence of the coded model's answers from the model's own, in nats.
+        fold_norm: norm layers are folded into the weights before them where these can take a row scale, else into two
+            numbers a channel.
+        coder: range, within a hundredth of the entropy; huffman, as Deep Compression; or none, which stores numbers as
+            they are.
     """
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    bits: Annotated[int, Field(ge=2, le=16)] | Literal["auto"] | None = None
+    vector_bits: int = Field(default=8, ge=2, le=16)
+    quantiser: Literal["uniform", "codebook"] = "uniform"
+    group: Literal["tensor", "row"] = "tensor"
+    tolerance: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    fold_norm: bool = False
+    coder: Literal["range", "huffman", "none"] = "range"
 
 
 class Recipe(Keys):

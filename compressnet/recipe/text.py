@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressnet.errors import RecipeError, did_you_mean
-from compressnet.recipe.schema import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Recipe, Rule
+from compressnet.recipe.rules import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Rule
+from compressnet.recipe.schema import Recipe
 
 Key = tuple[str | int, ...]
 

@@ -16,16 +16,16 @@ from compressnet.cli import app
 from compressnet.methods import METHODS
 from compressnet.plan import make_plan
 from compressnet.recipe import Recipe, read_recipe
+from compressnet.recipe.rules import BlockRule, BudgetRule, MatchSpec
 from compressnet.recipe.schema import (
     DATASETS,
-    BlockRule,
-    BudgetRule,
     CalibrationSection,
     DataSection,
+    DistillSection,
     ExportSection,
-    MatchSpec,
+    FinetuneSection,
     ModelSection,
-    TrainSection,
+    QuantiseSection,
 )
 from compressnet.zoo.weights import is_path
 from tests.test_layering import FLOORS
@@ -44,18 +44,19 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## layers": BudgetRule,
     "## match": MatchSpec,
     "## calibration": CalibrationSection,
-    "## pretrain and finetune": TrainSection,
+    "## pretrain and finetune": FinetuneSection,
     "## export": ExportSection,
     **{f"### {method.name}": method.Config for method in METHODS},
     "## blocks": BlockRule,
     **{f"### {block.name}": block.Config for block in BLOCKS},
 }
+INNER = {"distill": DistillSection, "quantise": QuantiseSection}
 KEYS = [
     (heading, key)
     for heading, model in SECTIONS.items()
     for key in model.model_fields
     if (heading, key) != ("## layers", "ratio")  # each method describes its own
-]
+] + [("## pretrain and finetune", f"{name}.{key}") for name, model in INNER.items() for key in model.model_fields]
 
 
 def section(page: Path, heading: str) -> str:
@@ -102,7 +103,8 @@ def test_every_section_of_a_recipe_is_documented() -> None:
 @pytest.mark.parametrize(("heading", "key"), KEYS)
 def test_every_key_of_a_recipe_is_documented_with_its_default(heading: str, key: str) -> None:
     cells = row(section(DOCS / "recipes.md", heading), key)
-    default = SECTIONS[heading].model_fields[key].default
+    inner, _, last = key.rpartition(".")
+    default = (INNER[inner] if inner else SECTIONS[heading]).model_fields[last].default
     expected = "required" if default is PydanticUndefined else default
     assert cells[2] == (expected if isinstance(expected, str) else json.dumps(expected))
 
