@@ -19,6 +19,7 @@ from compressnet.recipe import ExportSection, Recipe
 from compressnet.recipe.schema import CalibrationSection
 from compressnet.shipping import Choosing, noise, quantise, read_dense, to_ship, write_dense, write_plain
 from compressnet.training.parts import open_images, recipe_of, sample_images
+from compressnet.zoo.models import MAX_CLASSES
 
 IMAGES = 8
 REQUANTISED = ("export.bits", "export.vector_bits", "export.quantiser", "export.group")
@@ -156,22 +157,19 @@ def _nbytes(target_size: str | int | None, dense: bool, coder: str) -> int | Non
 
 
 def _choosing(description: Description, recipe: Recipe, nbytes: int | None, where: str, progress: Progress) -> Choosing:
-    """Training images, as many as calibration takes, without their labels: two thirds to weigh numbers by, the others
-    to judge by. Without data nothing is weighed, and noise judges.
+    """Training images, as many as calibration takes, of whatever classes: two thirds to weigh numbers by, the others to
+    judge by. Without data nothing is weighed, and noise judges.
 
     Raises:
         DataError: they cannot be used.
     """
-    assert description.spec is not None
     assert description.preprocessing is not None
     if recipe.data is None:
         progress.note("no data: numbers are weighed by their size alone, and answers compared on noise")
         return Choosing(None, noise(description.preprocessing, IMAGES), nbytes)
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
     try:
-        dataset = open_images(
-            plain, description.preprocessing, "train", description.spec.num_classes, where, description.classes
-        )
+        dataset = open_images(plain, description.preprocessing, "train", MAX_CLASSES, where)
         images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
     except DataError as error:
         cure = "steps are chosen by training images; --set data=null chooses without, and worse"
