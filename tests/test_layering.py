@@ -17,7 +17,7 @@ FLOORS = [
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
-    {"rewrite", "data", "coding"},
+    {"rewrite", "dense", "data", "coding"},
     {"checkpoint", "calibration"},
     {"pretrained"},
     {"training"},
