@@ -17,7 +17,7 @@ FLOORS = [
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
-    {"rewrite", "dense", "data", "coding"},
+    {"rewrite", "dense", "limits", "consistency", "data", "coding"},
     {"checkpoint", "calibration"},
     {"pretrained"},
     {"training"},

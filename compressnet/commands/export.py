@@ -104,7 +104,7 @@ def export(
             expected = _logits(_plain(description.spec, state), images)
             reloaded = _logits(_plain(description.spec, weights.read_state_dict(temporary)), images)
         else:
-            model, described = _without_auxiliary(load(file, freeze=False), description)
+            model, described = _without_auxiliary(load(file, form="compressed"), description)
             layers = pack_(model, described.layers)
             state = _cast(model.state_dict(), DTYPES[dtype], str(file), set(dict(model.named_buffers())))
             fill_(model, state)
