@@ -14,7 +14,7 @@ from torch import nn
 
 import compressnet
 from compressnet.block import Block
-from compressnet.checkpoint import Description
+from compressnet.description import Description
 from compressnet.container import KEY
 from compressnet.errors import FileError
 from compressnet.limits import FORMS, Form, needed

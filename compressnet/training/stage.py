@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressnet.checkpoint import Description, load, save
+from compressnet.checkpoint import load, save
 from compressnet.container import read_header
 from compressnet.data import memory
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
+from compressnet.description import Description
 from compressnet.errors import FileError, TrainingError
 from compressnet.output import check_folder
 from compressnet.plan import resolve_preprocessing

@@ -11,7 +11,7 @@ from torch import nn
 import compressnet
 from compressnet.block import Block
 from compressnet.blocks import BY_NAME
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import FileError, WeightsError
 from compressnet.layers import CompressedLinear
 from compressnet.zoo import models

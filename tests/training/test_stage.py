@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import compressnet
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import DataError, FileError, RecipeError, ResumeError, TrainingError
 from compressnet.progress import Progress
 from compressnet.training.interrupt import Interrupted

@@ -105,8 +105,7 @@ def layers(account: Account, number: Callable[[int | None], str]) -> Grid:
         account.macs,
     )
     rows = [cells(row) for row in account.rows]
-    if account.header_nbytes is not None:
-        rows.append(["header", *[""] * 5, count(account.header_nbytes), *[""] * 5])
+    rows += [[name, *[""] * 5, count(nbytes), *[""] * 5] for name, nbytes in account.overhead.items()]
     return Grid(columns, rows, [cells(total)]).without_empty_columns()
 
 
