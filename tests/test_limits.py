@@ -14,8 +14,8 @@ from torch import nn
 
 import compressnet
 from compressnet.block import Block
-from compressnet.description import Description
 from compressnet.container import KEY
+from compressnet.description import Description
 from compressnet.errors import FileError
 from compressnet.limits import FORMS, Form, needed
 from compressnet.methods import BY_NAME
