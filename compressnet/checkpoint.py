@@ -67,6 +67,7 @@ def write_coded(
     description: Description,
     quantisers: Mapping[str, Quantiser],
     coder: Coder = "range",
+    seed: int = 0,
 ) -> None:
     """Write a coded file within :func:`replacing`.
 
@@ -76,9 +77,10 @@ def write_coded(
         description: what the file says of itself.
         quantisers: of the tensors that are quantised.
         coder: of symbols.
+        seed: of the recipe; the seeds of layers that are made from it are not written.
     """
     meta = {key: value for key, value in description.to_json().items() if key not in ("format", "sha256")}
-    payload = join(meta | {"seed": description.recipe.get("seed", 0)}, encode(state, quantisers, coder))
+    payload = join(meta | {"seed": seed}, encode(state, quantisers, coder))
     entry = json.dumps({"format": CODED, "sha256": BLANK}, separators=(",", ":"))
     _save_file({PACKED: payload}, path, {KEY: entry})
     seal(path)

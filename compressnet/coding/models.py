@@ -222,6 +222,8 @@ def fitting(lowest: int, counts: np.ndarray) -> Model:
         lowest: symbol that occurs.
         counts: of it and those above, int64, the last one above 0.
     """
+    if len(counts) == 1:
+        return Flat(lowest, 1)
     models: list[Model] = [Flat(lowest, len(counts)), Laplace.of(lowest, counts), Gauss.of(lowest, counts)]
     if len(counts) <= 4 * counts.sum():
         models.append(Counted.of(lowest, counts))

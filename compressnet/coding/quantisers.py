@@ -72,6 +72,8 @@ class Uniform(Quantiser):
         object.__setattr__(self, "step", torch.tensor(self.step, dtype=torch.float32).item())
         if not (0 < self.step < math.inf and 1 <= self.most <= LARGEST):
             raise ValueError(f"no steps of {self.step} up to {self.most}")
+        if not all(abs(k) <= 400 for k in self.rows or ()):
+            raise ValueError("the steps of rows are too far apart")
 
     @classmethod
     def of_bits(cls, bits: int, step: float, rows: tuple[int, ...] | None = None) -> "Uniform":
@@ -83,9 +85,8 @@ class Uniform(Quantiser):
         step = torch.tensor(self.step, device=numbers.device)
         if self.rows is None:
             return step
-        k = torch.tensor(self.rows, device=numbers.device)
-        factors = (1 + (k % 4) / 4) * torch.exp2(k.div(4, rounding_mode="floor"))
-        return (step * factors.float()).view(-1, *[1] * (numbers.dim() - 1))
+        factors = torch.tensor([math.ldexp(1 + k % 4 / 4, k // 4) for k in self.rows], device=numbers.device)
+        return (step * factors).view(-1, *[1] * (numbers.dim() - 1))
 
     def symbols(self, numbers: Tensor) -> Tensor:
         """The nearest multiples, of halves the even one."""

@@ -128,7 +128,7 @@ def export(
         elif settings.coder == "none":
             model = write_plain(Path(file), described, settings, temporary)
         else:
-            model = write_numbers(Path(file), described, settings, temporary)
+            model = write_numbers(Path(file), described, recipe.model_copy(update={"export": settings}), temporary)
         advance()
         again = read_dense(described, temporary) if dense else load(temporary)
         _compare(model.state_dict(), again.state_dict(), str(output))
