@@ -14,13 +14,16 @@ from torch import nn
 
 import compressnet
 from compressnet.block import Block
+from compressnet.checkpoint import write_coded
+from compressnet.coding.choose import choose
+from compressnet.coding.payload import on_grid
 from compressnet.container import KEY
 from compressnet.description import Description
 from compressnet.errors import FileError
 from compressnet.limits import FORMS, Form, needed
 from compressnet.methods import BY_NAME
 from compressnet.plan import Plan, make_plan
-from compressnet.recipe import read_recipe
+from compressnet.recipe import ExportSection, read_recipe
 from compressnet.rewrite import rewrite_
 from compressnet.structured import StructuredWeight
 from compressnet.zoo import models
@@ -111,9 +114,12 @@ class Hostile:
     num_classes: int = 10
     form: Form = "frozen"
 
-    def write(self, path: Path) -> None:
+    def plan(self) -> Plan:
         recipe = {"model": {"name": self.model, "num_classes": self.num_classes}, "layers": list(self.layers)}
-        plan = make_plan(read_recipe(recipe))
+        return make_plan(read_recipe(recipe))
+
+    def write(self, path: Path) -> None:
+        plan = self.plan()
         meta = Description.of(plan, "converted").to_json()
         if self.change:
             self.change(meta)
@@ -142,11 +148,23 @@ def config(**keys: Any) -> Callable[[Any], None]:
     return change
 
 
+class Coded(Hostile):
+    """A whole and sealed coded file of its plan, every number of which is zero."""
+
+    def write(self, path: Path) -> None:
+        plan = self.plan()
+        state = {name: torch.zeros(tensor.shape) for name, tensor in skeleton(plan).state_dict().items()}
+        quantisers = choose(state, plan.layers, ExportSection(bits=4))
+        write_coded(on_grid(state, quantisers), path, Description.of(plan, "exported"), quantisers)
+        assert path.stat().st_size < 10_000
+
+
 RUN = {"match": "classifier.[1-6]", "block": "acdc_stack", "depth": 100}
 HASHED = {"match": "*", "method": "hashednet", "ratio": 1e300}
 HOSTILE = {
     "a million classes": Hostile("bytes of memory", model="vgg11", num_classes=10**6),
     "a million classes of one number": Hostile("for tables", (HASHED,), None, "alexnet", 10**6, "compressed"),
+    "a million coded classes": Coded("for tables", (HASHED,), None, "alexnet", 10**6, "compressed"),
     "a block that grows": Hostile("for dense weights", (HEAD | {"features": 1 << 22},), form="dense"),
     "a stack that grows": Hostile("for dense weights", (RUN,), model="alexnet", form="dense"),
     "classes without end": Hostile("no number of classes", change=classes),
