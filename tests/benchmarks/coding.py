@@ -30,9 +30,8 @@ c.load(sys.argv[1]); print(time.perf_counter() - s)"
 
 def symbols_a_second(repeats: int) -> None:
     """Of normal symbols of several spreads; beside them a copy of the bytes, which says how busy the machine is."""
-    print(
-        "| spread | kinds | entropy, bits | bits written | encode, M/s | decode, M/s | copy, M/s |\n|---|---|---|---|---|---|---|"
-    )
+    columns = ["spread", "kinds", "entropy, bits", "bits written", "encode, M/s", "decode, M/s", "copy, M/s"]
+    print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|")
     for spread in SPREADS:
         values = np.round(np.random.default_rng(0).normal(0, spread, SYMBOLS)).astype(np.int32)
         places = values - values.min()
