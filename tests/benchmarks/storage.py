@@ -103,7 +103,7 @@ class Compared:
 
     def __init__(self, file: Path, images: Tensor) -> None:
         self.description: Description = describe(file)
-        self.model = compressnet.load(file, freeze=False)
+        self.model = compressnet.load(file, form="compressed")
         self.images = images
         self.answers = self.of(self.model)
 
