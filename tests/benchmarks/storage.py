@@ -42,7 +42,7 @@ from compressnet.recipe import ExportSection, read_recipe
 from compressnet.shipping import Numbers
 from compressnet.training.parts import sample_images
 
-LEVELS = (0.05, 0.1)  # errors of logits that coders are compared at
+LEVELS = (0.05, 0.1, 0.2)  # errors of logits that coders are compared at
 Coded = tuple[int, nn.Module]
 
 
@@ -111,7 +111,6 @@ def mix_cases() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     yield "classifier in low rank, 1.5×", [classifier | {"ratio": 1.5}]
     yield "last 3×3 convolutions as FreshNet 1.5×", [late | {"ratio": 1.5}]
     yield "3×3 convolutions as FreshNet 1.5×", calibration.threes(1.5, beta=6)
-    yield "3×3 convolutions as FreshNet 2×", calibration.threes(2, beta=6)
 
 
 def mixes(source: Path, folder: Path, size: str) -> None:
