@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from compressnet.coding.quantisers import from_json
 from compressnet.container import BLANK, FORMAT, KEY, Header, damaged, read_header, seal, verify
 from compressnet.errors import FileError, PlanError, listing
 from compressnet.layers import freeze as freeze_
@@ -49,6 +50,7 @@ class Description:
         recipe: as a mapping.
         results: measured figures, such as accuracies and projection errors.
         blocks: of the plan.
+        quantisers: by the names of tensors whose numbers lie on their grids, each as a mapping.
     """
 
     stage: str
@@ -59,6 +61,7 @@ class Description:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     results: Mapping[str, Any] = field(default_factory=dict)
     blocks: tuple[PlannedBlock, ...] = ()
+    quantisers: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plan: Plan, stage: str) -> "Description":
@@ -80,7 +83,7 @@ class Description:
             "plan": [each.to_json() for each in in_order(self.blocks, self.layers)],
             "recipe": dict(self.recipe),
             "results": dict(self.results),
-        }
+        } | ({"quantisers": dict(self.quantisers)} if self.quantisers else {})
 
     @classmethod
     def read(cls, header: Header) -> "Description":
@@ -100,6 +103,7 @@ class Description:
                 Recipe.model_validate(meta["recipe"]).model_dump(mode="json", exclude_defaults=True),
                 dict(meta["results"]),
                 tuple(PlannedBlock.from_json(item, where) for item in meta["plan"] if "block" in item),
+                {name: from_json(keys).to_json() for name, keys in meta.get("quantisers", {}).items()},
             )
             if description.spec and description.classes and len(description.classes) != description.spec.num_classes:
                 raise ValueError
