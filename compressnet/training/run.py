@@ -81,7 +81,7 @@ class Run:
     def quantises(self, step: int) -> bool:
         """Whether a step of the run, counted from 0, goes through quantisers."""
         total = self.settings.epochs * self.steps
-        return self.quantising is not None and step >= self.quantising.settings.start * total
+        return self.quantising is not None and step >= int(self.quantising.settings.start * total)
 
     def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
