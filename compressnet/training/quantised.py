@@ -23,9 +23,9 @@ class QuantisedParameters(nn.ModuleList):
     """
 
     def __init__(self, model: nn.Module, quantisers: Mapping[str, Quantiser]) -> None:
-        self.of = {name: tensor for name, tensor in model.named_parameters() if name in quantisers}
-        super().__init__(learned(quantisers[name], tensor) for name, tensor in self.of.items())
-        self.model = (model,)  # in a tuple: it is no part of this module
+        of = {name: tensor for name, tensor in model.named_parameters() if name in quantisers}
+        super().__init__(learned(quantisers[name], tensor) for name, tensor in of.items())
+        self.of, self.model = of, (model,)  # in a tuple: it is no part of this module
 
     def run(self, images: Tensor) -> Tensor:
         """The model's outputs with quantised numbers in the place of its parameters."""
