@@ -67,6 +67,8 @@ class Account:
         header_nbytes: bytes of the file before the tensors; None for a plan.
         file_nbytes: of the whole file; None for a plan.
         results: measured figures the file carries.
+        index_nbytes: of a coded file: what it says of itself, deflated; elsewhere that is in the header.
+        records_nbytes: of a coded file: how its numbers are coded, code tables included.
     """
 
     path: str
@@ -76,6 +78,14 @@ class Account:
     header_nbytes: int | None = None
     file_nbytes: int | None = None
     results: Mapping[str, Any] | None = None
+    index_nbytes: int = 0
+    records_nbytes: int = 0
+
+    @property
+    def overhead(self) -> dict[str, int]:
+        """Bytes of the file that hold no number, by what they are."""
+        parts = {"header": self.header_nbytes or 0, "index": self.index_nbytes, "code records": self.records_nbytes}
+        return {name: nbytes for name, nbytes in parts.items() if nbytes}
 
     @property
     def dense_numel(self) -> int:
@@ -170,8 +180,10 @@ def _account_of(header: Header) -> Account:
         header.nbytes,
         header.file_nbytes,
         meta.get("results"),
+        header.index_nbytes,
+        len(header.records),
     )
-    counted = header.nbytes + sum(row.nbytes or 0 for row in rows)
+    counted = sum(account.overhead.values()) + sum(row.nbytes or 0 for row in rows)
     assert counted == header.file_nbytes, f"{counted} bytes counted, {header.file_nbytes} in the file"
     return account
 

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressnet.calibration import BlockFit, calibrate_
-from compressnet.checkpoint import Description, describe
 from compressnet.checkpoint import save as save_
+from compressnet.description import Description, describe
 from compressnet.errors import FileError
 from compressnet.plan import PlannedLayer, candidates, plan_blocks, plan_layers
 from compressnet.progress import SILENT, Progress

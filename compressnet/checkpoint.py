@@ -8,108 +8,32 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from compressnet.coding.quantisers import from_json
-from compressnet.container import BLANK, FORMAT, KEY, Header, damaged, read_header, seal, verify
+from compressnet.coding.payload import decode, encode, join
+from compressnet.coding.quantisers import Quantiser
+from compressnet.coding.records import DamagedError
+from compressnet.coding.symbols import Coder
+from compressnet.container import CODED, KEY, PACKED, Header, read_header
+from compressnet.description import Description
+from compressnet.digest import BLANK, seal, verify
 from compressnet.errors import FileError, PlanError, listing
 from compressnet.layers import freeze as freeze_
 from compressnet.layers import remake_
 from compressnet.output import replacing
-from compressnet.plan import Plan, PlannedBlock, PlannedLayer, candidates, in_order
+from compressnet.plan import PlannedBlock, PlannedLayer, candidates
 from compressnet.plan.runs import find_run
-from compressnet.recipe import Recipe
 from compressnet.rewrite import rewrite_
 from compressnet.structured import StructuredWeight
 from compressnet.tensors import check_state
 from compressnet.zoo import models
-from compressnet.zoo.models import ModelSpec
-from compressnet.zoo.preprocessing import Preprocessing
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a file says of itself beside its tensors.
-
-    Args:
-        stage: dense, converted, finetuned or exported.
-        layers: of the plan.
-        spec: the dense model; None for a module of the caller's own.
-        preprocessing: of its images.
-        classes: their names.
-        recipe: as a mapping.
-        results: measured figures, such as accuracies and projection errors.
-        blocks: of the plan.
-        quantisers: by the names of tensors whose numbers lie on their grids, each as a mapping.
-    """
-
-    stage: str
-    layers: tuple[PlannedLayer, ...] = ()
-    spec: ModelSpec | None = None
-    preprocessing: Preprocessing | None = None
-    classes: tuple[str, ...] | None = None
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    results: Mapping[str, Any] = field(default_factory=dict)
-    blocks: tuple[PlannedBlock, ...] = ()
-    quantisers: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, plan: Plan, stage: str) -> "Description":
-        """The description of a plan's file."""
-        recipe = plan.recipe.model_dump(mode="json", exclude_defaults=True)
-        return cls(stage, plan.layers, plan.spec, plan.preprocessing, plan.classes, recipe, blocks=plan.blocks)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it travels."""
-        packages = {name: version(name) for name in ("compressnet", "torch", "torchvision")}
-        return {
-            "format": FORMAT,
-            "sha256": BLANK,
-            "stage": self.stage,
-            "versions": packages,
-            "model": self.spec.to_json() if self.spec else None,
-            "preprocessing": self.preprocessing.to_json() if self.preprocessing else None,
-            "classes": list(self.classes) if self.classes else None,
-            "plan": [each.to_json() for each in in_order(self.blocks, self.layers)],
-            "recipe": dict(self.recipe),
-            "results": dict(self.results),
-        } | ({"quantisers": dict(self.quantisers)} if self.quantisers else {})
-
-    @classmethod
-    def read(cls, header: Header) -> "Description":
-        """From the header of a file.
-
-        Raises:
-            FileError: something in it is not what this version writes.
-        """
-        meta, where = header.meta, str(header.path)
-        try:
-            description = cls(
-                str(meta["stage"]),
-                tuple(PlannedLayer.from_json(item, where) for item in meta["plan"] if "block" not in item),
-                ModelSpec.from_json(meta["model"]) if meta["model"] else None,
-                Preprocessing.from_json(meta["preprocessing"]) if meta["preprocessing"] else None,
-                tuple(meta["classes"]) if meta["classes"] else None,
-                Recipe.model_validate(meta["recipe"]).model_dump(mode="json", exclude_defaults=True),
-                dict(meta["results"]),
-                tuple(PlannedBlock.from_json(item, where) for item in meta["plan"] if "block" in item),
-                {name: from_json(keys).to_json() for name, keys in meta.get("quantisers", {}).items()},
-            )
-            if description.spec and description.classes and len(description.classes) != description.spec.num_classes:
-                raise ValueError
-            return description
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError):
-            raise damaged(where) from None
 
 
 def save(model: nn.Module, path: str | Path, description: Description, *, force: bool = False) -> None:
@@ -136,6 +60,29 @@ def write(model: nn.Module, path: Path, description: Description) -> None:
     seal(path)
 
 
+def write_coded(
+    state: Mapping[str, Tensor],
+    path: Path,
+    description: Description,
+    quantisers: Mapping[str, Quantiser],
+    coder: Coder = "range",
+) -> None:
+    """Write a coded file within :func:`replacing`.
+
+    Args:
+        state: the model's state_dict, of numbers that the quantisers have.
+        path: of the file.
+        description: what the file says of itself.
+        quantisers: of the tensors that are quantised.
+        coder: of symbols.
+    """
+    meta = {key: value for key, value in description.to_json().items() if key not in ("format", "sha256")}
+    payload = join(meta | {"seed": description.recipe.get("seed", 0)}, encode(state, quantisers, coder))
+    entry = json.dumps({"format": CODED, "sha256": BLANK}, separators=(",", ":"))
+    _save_file({PACKED: payload}, path, {KEY: entry})
+    seal(path)
+
+
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:
     """Write an ordinary state_dict as safetensors within :func:`replacing`, without a word of ours."""
     _save_file(state, path, {"format": "pt"})
@@ -150,11 +97,6 @@ def _save_file(state: Mapping[str, Tensor], path: Path, metadata: dict[str, str]
         number = re.search(r"\(os error (\d+)\)", str(error))
         reason = (int(number[1]), os.strerror(int(number[1]))) if number else (str(error),)
         raise OSError(*reason) from None
-
-
-def describe(path: str | Path) -> Description:
-    """What a file says of itself, from its header alone."""
-    return Description.read(read_header(path))
 
 
 def load(
@@ -190,10 +132,7 @@ def load(
     model = _skeleton(description, into, str(path))
     _check_shapes(header, model.state_dict(), str(path))
     verify(header)
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise FileError(f"cannot be read: {error}", str(path)) from None
+    state = _read_state(header)
     _check_dtypes(model.state_dict(), state, str(path))
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
@@ -207,6 +146,20 @@ def load(
     if freeze:
         freeze_(model)
     return model.to(device)
+
+
+def _read_state(header: Header) -> dict[str, Tensor]:
+    try:
+        state = load_file(header.path)
+    except (OSError, SafetensorError) as error:
+        raise FileError(f"cannot be read: {error}", str(header.path)) from None
+    if not header.coded:
+        return state
+    places = {name: (span.dtype, span.shape, span.start) for name, span in header.spans.items()}
+    try:
+        return decode(header.records, state[PACKED].numpy(), places, header.streams)
+    except DamagedError:
+        raise FileError("its coded numbers are damaged", str(header.path), "fetch it again") from None
 
 
 def fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -1,24 +1,25 @@
 """The file as bytes: a safetensors file with one JSON metadata entry, read and checked without torch.
 
-``docs/format.md`` is the specification. The digest is SHA-256 of the whole file with the digest's own 64 characters
-written as zeros, so it covers metadata, tensor table and payload alike.
+``docs/format.md`` is the specification.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from compressnet.errors import FileError
+from compressnet.index import MOST_NBYTES, Unreadable, inflated
 from compressnet.metadata import damage
 
-FORMAT = 1
+PLAIN, CODED = 1, 2
+"""The format versions: tensors as they are, and tensors as coded symbols."""
 KEY = "compressnet"
-BLANK = "0" * 64
 MOST_HEADER_NBYTES = 100_000_000  # safetensors' own limit
+PACKED = "coded"
+"""The one tensor of a coded file: index, records and streams."""
 NBYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
@@ -47,14 +48,32 @@ class Span:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the payload."""
+    """What stands before the numbers.
+
+    Args:
+        path: of the file.
+        nbytes: of the header with its eight bytes of length.
+        file_nbytes: of the whole file.
+        spans: of the tensors; in a coded file those of their streams, one after the other.
+        meta: what the file says of itself.
+        index_nbytes: of a coded file's index, with its length.
+        records: of a coded file: how each tensor is coded, one after the other.
+        streams: of a coded file: bytes of each tensor's streams.
+    """
 
     path: Path
     nbytes: int
-    """Of the header with its eight bytes of length."""
     file_nbytes: int
     spans: Mapping[str, Span]
     meta: Mapping[str, Any]
+    index_nbytes: int = 0
+    records: bytes = b""
+    streams: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def coded(self) -> bool:
+        """Whether its tensors are coded."""
+        return self.meta["format"] == CODED
 
 
 def read_header(path: str | Path) -> Header:
@@ -80,7 +99,45 @@ def read_header(path: str | Path) -> Header:
         )
     header = Header(path, 8 + length, path.stat().st_size, spans, _parse_meta(path, entry))
     _check_spans(header)
+    if header.coded:
+        header = _with_index(header)
+    if what := damage(header.meta):
+        raise damaged(path, what)
     return header
+
+
+def _with_index(header: Header) -> Header:
+    """The header of a coded file, completed by its index.
+
+    Raises:
+        FileError: the index is damaged.
+    """
+    with open_file(header.path) as file:
+        file.seek(header.nbytes)
+        start = file.read(4)
+        nbytes = int.from_bytes(start, "little")
+        try:
+            if list(header.spans) != [PACKED] or len(start) < 4 or nbytes > MOST_NBYTES:
+                raise Unreadable
+            meta = inflated(file.read(nbytes))
+            tensors, size = meta.pop("tensors"), meta.pop("records")
+            streams = {name: tuple(lengths) for name, _, lengths, *_ in tensors}
+            place, spans = 4 + nbytes + size, {}
+            for name, shape, lengths, *dtype in tensors:
+                spans[name] = _span(
+                    {"dtype": (*dtype, "F32")[0], "shape": shape, "data_offsets": [place, place + sum(lengths)]}
+                )
+                place += sum(lengths)
+            whole = all(type(length) is int and length >= 0 for lengths in streams.values() for length in lengths)
+            known = all(span.dtype in NBYTES for span in spans.values())
+            fits = type(size) is int and size >= 0 and header.nbytes + place == header.file_nbytes
+            if not (whole and known and fits and len(streams) == len(tensors)):
+                raise Unreadable
+        except (Unreadable, ValueError, TypeError, KeyError):
+            raise damaged(header.path, "index") from None
+        records = file.read(size)
+    meta = {**meta, "format": CODED, "sha256": header.meta["sha256"]}
+    return replace(header, spans=spans, meta=meta, index_nbytes=4 + nbytes, records=records, streams=streams)
 
 
 def _span(item: Mapping[str, Any]) -> Span:
@@ -137,14 +194,12 @@ def _parse_meta(path: Path, entry: str) -> dict[str, Any]:
         raise damaged(path)
     if version == 0:
         raise FileError("format version 0, which was never frozen", str(path), "convert the model again")
-    if version > FORMAT:
+    if version > CODED:
         raise FileError(
-            f"format version {version}, written by compressnet {made_by}; this one reads up to {FORMAT}",
+            f"format version {version}, written by compressnet {made_by}; this one reads up to {CODED}",
             str(path),
             "pip install --upgrade compressnet",
         )
-    if what := damage(meta):
-        raise damaged(path, what)
     return dict(meta)
 
 
@@ -166,65 +221,3 @@ def _check_spans(header: Header) -> None:
             str(header.path),
             "fetch it again",
         )
-
-
-def digest(path: Path, header_nbytes: int, written: str) -> tuple[str, int]:
-    """SHA-256 of a file with its own digest as zeros, and where the digest stands.
-
-    Args:
-        path: of the file.
-        header_nbytes: length of the header with its eight bytes.
-        written: the 64 characters that stand in the file for the digest.
-
-    Raises:
-        FileError: the digest does not stand exactly once in the header.
-    """
-    with open_file(path) as file:
-        head = file.read(header_nbytes)
-        mark = f'\\"sha256\\":\\"{written}\\"'.encode()
-        if len(written) != 64 or head.count(mark) != 1:
-            raise FileError("its digest is damaged", str(path), "fetch it again")
-        place = head.index(mark) + len(mark) - 66
-        hashed = _hash(file, head[:place] + BLANK.encode() + head[place + 64 :])
-    return hashed, place
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of any file as it is.
-
-    Raises:
-        FileError: it cannot be read.
-    """
-    with open_file(path) as file:
-        return _hash(file)
-
-
-def _hash(file: BinaryIO, start: bytes = b"") -> str:
-    hashed = hashlib.sha256(start)
-    while part := file.read(1 << 20):
-        hashed.update(part)
-    return hashed.hexdigest()
-
-
-def verify(header: Header) -> None:
-    """Check the digest.
-
-    Raises:
-        FileError: the bytes are not those that were written.
-    """
-    if digest(header.path, header.nbytes, str(header.meta["sha256"]))[0] != header.meta["sha256"]:
-        raise FileError(
-            "its SHA-256 does not match: the file was changed after it was written", str(header.path), "fetch it again"
-        )
-
-
-def seal(path: Path) -> str:
-    """Write the digest into a file that was written with a blank one; returns it."""
-    header = read_header(path)
-    value, place = digest(path, header.nbytes, BLANK)
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(value.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    return value

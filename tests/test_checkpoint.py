@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import compressnet
-from compressnet.container import BLANK, KEY, digest, read_header, seal
+from compressnet.container import KEY, read_header
+from compressnet.digest import BLANK, digest, seal
 from compressnet.errors import CompressnetError, FileError
 from compressnet.layers import CompressedLayer
 

@@ -8,7 +8,8 @@ import typer
 from compressnet.cli.options import Device, Json, Set
 
 EXAMPLES = (
-    "compressnet evaluate model.safetensors",
+    "compressnet evaluate tuned/best.safetensors",
+    "compressnet evaluate model.safetensors --recipe recipe.yaml",
     "compressnet evaluate model.safetensors --json --set data.root=/data/imagenet",
     "compressnet evaluate recipe.yaml --part val",
 )
@@ -29,6 +30,12 @@ def evaluate(
             metavar="FILE", show_default=False, help="A compressnet file, or a recipe, whose dense model is evaluated."
         ),
     ],
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RECIPE", show_default=False, help="It names the images; else the recipe in the file does."
+        ),
+    ] = None,
     part: Annotated[Part, typer.Option(help="test, val or train: the part of the data.")] = Part.test,
     device: Device = "auto",
     set_: Set = None,
@@ -36,7 +43,7 @@ def evaluate(
 ) -> None:
     """Measure accuracy and loss.
 
-    The images are those that the recipe in the file names.
+    The images are those that the recipe in the file names, or another.
     """
     from compressnet.cli.display import summaries, terminal
     from compressnet.cli.display.progress import progress
@@ -45,6 +52,7 @@ def evaluate(
 
     metrics = evaluate(
         shipped_path(file) or file,
+        recipe=recipe and (shipped_path(recipe) or recipe),
         part=part.value,
         device=device,
         overrides=set_ or (),

@@ -9,7 +9,8 @@ from compressnet.cli.options import File, Force, Json, Set
 
 EXAMPLES = (
     "compressnet export tuned/best.safetensors -o model.safetensors",
-    "compressnet export tuned/best.safetensors -o model.safetensors --dtype bfloat16",
+    "compressnet export tuned/best.safetensors -o model.safetensors --bits 5 --fold-norm",
+    "compressnet export tuned/best.safetensors -o model.safetensors --set export.coder=none --dtype bfloat16",
     "compressnet export tuned/best.safetensors -o torchvision.safetensors --dense",
 )
 
@@ -19,16 +20,31 @@ def export(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="FILE", show_default=False, help="The file to write.")
     ],
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BITS",
+            show_default=False,
+            help="Of each number that holds a weight, 2 to 16; or auto; else the recipe's export.bits.",
+        ),
+    ] = None,
+    fold_norm: Annotated[
+        bool, typer.Option("--fold-norm", help="Fold norm layers into the weights before them, where these take it.")
+    ] = False,
     dtype: Annotated[
         str | None,
         typer.Option(
             metavar="DTYPE",
             show_default=False,
-            help="float32, float16 or bfloat16; else the recipe's export.dtype, or float32 with --dense.",
+            help="Of what is not quantised: float32, float16 or bfloat16; else the recipe's export.dtype, or "
+            "float32 with --dense.",
         ),
     ] = None,
     dense: Annotated[
         bool, typer.Option("--dense", help="Write an ordinary torchvision state_dict, for people without compressnet.")
+    ] = False,
+    with_recipe: Annotated[
+        bool, typer.Option("--with-recipe", help="The file carries the recipe and what was measured, too.")
     ] = False,
     force: Force = False,
     set_: Set = None,
@@ -36,13 +52,23 @@ def export(
 ) -> None:
     """Write the file to ship, and verify it.
 
-    It is cast, saved, reloaded and compared with what it came from before it is called done.
+    It is quantised, coded, saved, reloaded and compared before it is called done.
     """
     from compressnet.cli.display import summaries, terminal
     from compressnet.cli.display.progress import progress
     from compressnet.commands.export import export
 
-    exported = export(file, output, dtype=dtype, dense=dense, force=force, overrides=set_ or (), progress=progress())
+    overrides = [*(set_ or ()), *([f"export.bits={bits}"] if bits else []), *(["export.fold_norm=true"] * fold_norm)]
+    exported = export(
+        file,
+        output,
+        dtype=dtype,
+        dense=dense,
+        with_recipe=with_recipe,
+        force=force,
+        overrides=overrides,
+        progress=progress(),
+    )
     if json:
         terminal.show_json(exported.to_json())
     else:

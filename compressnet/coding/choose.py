@@ -15,7 +15,7 @@ Fit = Callable[[Tensor, int], Quantiser]
 
 
 def choose(
-    state: Mapping[str, Tensor], layers: Sequence[PlannedLayer | PlannedBlock], settings: ExportSection
+    state: Mapping[str, Tensor], planned: Sequence[PlannedLayer | PlannedBlock], settings: ExportSection
 ) -> dict[str, Quantiser]:
     """A quantiser for every tensor of floating-point numbers.
 
@@ -25,7 +25,7 @@ def choose(
 
     Args:
         state: the model's state_dict.
-        layers: and blocks of the plan.
+        planned: the layers and blocks of the plan.
         settings: the recipe's export section, whose bits are a number or None.
     """
     default = settings.bits if isinstance(settings.bits, int) else None
@@ -33,7 +33,7 @@ def choose(
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             continue
-        layer = next((layer for layer in layers if holds_weight(layer, name)), None)
+        layer = next((layer for layer in planned if holds_weight(layer, name)), None)
         bits = default if layer is None or layer.bits is None else layer.bits
         if name.endswith(STATISTICS):
             chosen[name] = Float("float32" if default is None else "bfloat16")

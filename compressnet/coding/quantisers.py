@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-LARGEST = 1 << 22
+LARGEST = (1 << 15) - 1
 """No symbol is farther from 0: each has its place in an entropy coder's table."""
 HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from compressnet.accounting import Account, account_of_file
 from compressnet.calibration import BlockFit, calibrate_
-from compressnet.checkpoint import Description, save
+from compressnet.checkpoint import save
 from compressnet.data.datasets import PartDataset
+from compressnet.description import Description
 from compressnet.errors import DataError, FileError
 from compressnet.output import check_output
 from compressnet.plan import Plan, PlannedLayer, make_plan

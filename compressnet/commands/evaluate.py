@@ -5,9 +5,10 @@ from pathlib import Path
 
 from torch import nn
 
-from compressnet.checkpoint import Description, describe, load
+from compressnet.checkpoint import load
 from compressnet.data.loading import make_loader
 from compressnet.data.sources import Part
+from compressnet.description import Description, describe
 from compressnet.errors import FileError
 from compressnet.plan import make_plan
 from compressnet.pretrained import dense_model
@@ -21,6 +22,7 @@ from compressnet.training.parts import find_device, need_data, open_images, reci
 def evaluate(
     file: str | Path,
     *,
+    recipe: str | Path | Recipe | None = None,
     part: Part = "test",
     device: str = "auto",
     overrides: Iterable[str] = (),
@@ -30,6 +32,7 @@ def evaluate(
 
     Args:
         file: of any stage, or a recipe (.yaml), whose dense model is evaluated.
+        recipe: that names the data; by default the one that the file carries.
         part: train, val or test.
         device: auto, cpu, cuda or cuda:N.
         overrides: ``key.path=value`` each, such as ``data.root=…``.
@@ -41,8 +44,8 @@ def evaluate(
     if Path(file).suffix in (".yaml", ".yml"):
         return evaluate_recipe(file, part=part, device=device, overrides=overrides, progress=progress)
     description = describe(file)
-    recipe = recipe_of(description, file, overrides)
-    return _measure(lambda: load(file), description, recipe, str(file), part, device, progress)
+    named = recipe_of(description, file, overrides) if recipe is None else read_recipe(recipe, overrides).checked()
+    return _measure(lambda: load(file), description, named, str(file), part, device, progress)
 
 
 def evaluate_recipe(

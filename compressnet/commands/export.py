@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.checkpoint import DTYPES, Description, describe, fill_, load, write, write_state_dict
+from compressnet.checkpoint import DTYPES, load
+from compressnet.description import describe
 from compressnet.errors import FileError, did_you_mean
-from compressnet.layers import freeze
 from compressnet.maths.hashing import normal
 from compressnet.output import check_output, replacing
-from compressnet.pretrained import dense_state
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import Recipe
-from compressnet.rewrite import pack_
+from compressnet.recipe import ExportSection
+from compressnet.shipping import read_dense, to_ship, write_dense, write_numbers, write_plain
 from compressnet.training.parts import recipe_of
-from compressnet.zoo import models, weights
-from compressnet.zoo.models import ModelSpec
 from compressnet.zoo.preprocessing import Preprocessing
 
 IMAGES = 8
+REQUANTISED = ("export.bits", "export.vector_bits", "export.quantiser", "export.group")
+"""Overrides after which numbers that are quantised already are quantised anew."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Exported:
         path: of the file.
         nbytes: of the file.
         source_nbytes: of the file it came from.
-        dtype: of the parameters.
+        form: of its numbers, in words.
         dense: whether it is a plain state_dict.
         logits_difference: largest difference of a logit from the source's, on random images.
         logits_scale: largest logit of the source on them.
@@ -45,7 +44,7 @@ class Exported:
     path: Path
     nbytes: int
     source_nbytes: int
-    dtype: str
+    form: str
     dense: bool
     logits_difference: float
     logits_scale: float
@@ -62,21 +61,24 @@ def export(
     *,
     dtype: str | None = None,
     dense: bool = False,
+    with_recipe: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
     progress: Progress = SILENT,
 ) -> Exported:
-    """Cast, pack, save, reload what was saved and compare logits; the file appears only when they agree.
+    """Quantise, code, save, reload what was saved and compare; the file appears only when it is the same.
 
     Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model.
 
     Args:
         file: of any stage.
         output: the file to write.
-        dtype: float32, float16 or bfloat16; by default the recipe's ``export.dtype``, or float32 for a dense file.
+        dtype: float32, float16 or bfloat16, of what is not quantised; by default the recipe's ``export.dtype``, or
+            float32 for a dense file.
         dense: write an ordinary state_dict with torchvision's names, for people without compressnet.
+        with_recipe: the file carries the recipe and what was measured, too.
         force: replace a file that is there.
-        overrides: ``key.path=value`` each, such as ``export.dtype=bfloat16``.
+        overrides: ``key.path=value`` each, such as ``export.bits=5``.
         progress: is told.
 
     Raises:
@@ -86,46 +88,39 @@ def export(
     description = describe(file)
     if description.spec is None or description.preprocessing is None:
         raise FileError("it holds a module that is not torchvision's", str(file), "compressnet.save writes it")
+    overrides = list(overrides)
+    preprocessing = description.preprocessing
     recipe = recipe_of(description, file, overrides)
+    if any(override.startswith(REQUANTISED) for override in overrides):
+        description = dataclasses.replace(description, quantisers={})
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
     if dtype not in DTYPES:
         raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
+    settings = recipe.export.model_copy(update={"dtype": dtype})
     output, source_nbytes = Path(output), Path(file).stat().st_size
     check_output(output, force)
-    images = _images(description.preprocessing)
-    source = load(file)
-    wanted = _logits(source, images)
-    with progress.task("writing and verifying", 3) as advance, replacing(output, force) as temporary:
+    images = _images(preprocessing)
+    wanted = _logits(load(file), images)
+    described = to_ship(description, recipe, with_recipe)
+    with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
         if dense:
-            state = _cast(dense_state(source, str(file)), DTYPES[dtype], str(file))
-            write_state_dict(state, temporary)
-            advance()
-            expected = _logits(_plain(description.spec, state), images)
-            reloaded = _logits(_plain(description.spec, weights.read_state_dict(temporary)), images)
+            model = write_dense(Path(file), described, dtype, temporary)
+        elif settings.coder == "none":
+            model = write_plain(Path(file), described, settings, temporary)
         else:
-            model, described = _without_auxiliary(load(file, freeze=False), description)
-            layers = pack_(model, described.layers)
-            state = _cast(model.state_dict(), DTYPES[dtype], str(file), set(dict(model.named_buffers())))
-            fill_(model, state)
-            described = dataclasses.replace(described, stage="exported", layers=layers, recipe=_to_ship(recipe))
-            write(model, temporary, described)
-            advance()
-            freeze(model.float())
-            expected, reloaded = _logits(model, images), _logits(load(temporary), images)
+            model = write_numbers(Path(file), described, settings, temporary)
         advance()
-        # equal to rounding: where a tensor lies in memory may choose another kernel
-        if not torch.allclose(expected, reloaded, rtol=1e-5, atol=1e-6):
-            difference = (expected - reloaded).abs().max().item()
-            raise FileError(
-                f"the file as reloaded gives other logits, by up to {difference:.3g}", str(output), "it is not kept"
-            )
+        again = read_dense(described, temporary) if dense else load(temporary)
+        _compare(model.state_dict(), again.state_dict(), str(output))
+        reloaded = _logits(again, images)
+        _check_logits(_logits(model, images), reloaded, str(output))
         advance()
     return Exported(
         output,
         output.stat().st_size,
         source_nbytes,
-        dtype,
+        _form(settings, dense),
         dense,
         (reloaded - wanted).abs().max().item(),
         wanted.abs().max().item(),
@@ -133,12 +128,23 @@ def export(
     )
 
 
-def _to_ship(recipe: Recipe) -> dict[str, Any]:
-    """The recipe without the path of the weights, which means nothing elsewhere."""
-    text = recipe.model_dump(mode="json", exclude_defaults=True)
-    if recipe.model and recipe.model.weights and weights.is_path(recipe.model.weights):
-        del text["model"]["weights"]
-    return text
+def _form(settings: ExportSection, dense: bool) -> str:
+    if dense or settings.coder == "none" or settings.bits is None:
+        return settings.dtype
+    return f"{settings.quantiser} quantisers of {settings.bits} bits"
+
+
+def _compare(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in written.items():
+        if not torch.equal(tensor, read[name]):
+            raise FileError(f"the file as reloaded has other numbers in {name}", where, "it is not kept")
+
+
+def _check_logits(expected: Tensor, reloaded: Tensor, where: str) -> None:
+    """Equal to rounding: where a tensor lies in memory may choose another kernel."""
+    if not torch.allclose(expected, reloaded, rtol=1e-5, atol=1e-6):
+        difference = (expected - reloaded).abs().max().item()
+        raise FileError(f"the file as reloaded gives other logits, by up to {difference:.3g}", where, "it is not kept")
 
 
 def _images(preprocessing: Preprocessing) -> Tensor:
@@ -150,33 +156,3 @@ def _images(preprocessing: Preprocessing) -> Tensor:
 @torch.no_grad()
 def _logits(model: nn.Module, images: Tensor) -> Tensor:
     return model.eval()(images)
-
-
-def _plain(spec: ModelSpec, state: Mapping[str, Tensor]) -> nn.Module:
-    """The ordinary torchvision model with a state_dict."""
-    model = models.skeleton(spec)
-    fill_(model, {k: t.float() if t.is_floating_point() else t for k, t in state.items()})
-    return model
-
-
-def _without_auxiliary(model: nn.Module, description: Description) -> tuple[nn.Module, Description]:
-    """The model without the heads that never run in evaluation."""
-    assert description.spec is not None
-    spec = models.drop_auxiliary_(model, description.spec)
-    layers = tuple(layer for layer in description.layers if not layer.auxiliary)
-    return model, dataclasses.replace(description, spec=spec, layers=layers)
-
-
-def _cast(state: Mapping[str, Tensor], dtype: torch.dtype, where: str, kept: Collection[str] = ()) -> dict[str, Tensor]:
-    """Floating-point tensors in another dtype, but for norm statistics, which are buffers.
-
-    Raises:
-        FileError: a number is too large for the dtype.
-    """
-    result = {}
-    for name, tensor in state.items():
-        cast = name not in kept and tensor.is_floating_point() and not name.endswith(("running_mean", "running_var"))
-        result[name] = tensor.to(dtype) if cast else tensor
-        if cast and tensor.isfinite().all() and not result[name].isfinite().all():
-            raise FileError(f"{name} holds numbers too large for {dtype}", where, "--dtype bfloat16 holds them")
-    return result

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from compressnet.checkpoint import Description, describe, load
+from compressnet.checkpoint import load
 from compressnet.container import read_header
+from compressnet.description import Description, describe
 from compressnet.errors import TrainingError
 from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import is_trained, with_weights

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from compressnet.container import read_header, verify
+from compressnet.container import read_header
+from compressnet.digest import verify
 from compressnet.errors import FileError
 from compressnet.output import replacing
 

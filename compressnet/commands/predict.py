@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from compressnet.checkpoint import describe, load
+from compressnet.checkpoint import load
 from compressnet.data.folders import open_image
+from compressnet.description import describe
 from compressnet.errors import DataError, FileError
 from compressnet.plan import resolve_preprocessing
 from compressnet.training.parts import find_device, recipe_of

@@ -82,7 +82,7 @@ def report_methods(source: str | Path, *, ratio: float = 16, overrides: Iterable
 
 
 def _layers(source: str, overrides: list[str]) -> "tuple[str, tuple[PlannedLayer, ...]]":
-    from compressnet.checkpoint import describe
+    from compressnet.description import describe
     from compressnet.plan import make_plan
     from compressnet.recipe import read_recipe
     from compressnet.zoo import models

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from compressnet.accounting import Account, account_of_file
-from compressnet.checkpoint import Description
 from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
 from compressnet.commands.finetune import finetune
 from compressnet.commands.ledger import Ledger, digest_of
-from compressnet.container import sha256
+from compressnet.description import Description
+from compressnet.digest import sha256
 from compressnet.errors import ResumeError
 from compressnet.output import check_folder
 from compressnet.plan import Plan, make_plan
@@ -175,17 +175,18 @@ class _Pipeline:
 
     def _export(self, last: Path) -> Account:
         path = self.folder / "model.safetensors"
-        dtype = self.recipe.export.dtype
+        over = self._overrides("export")
 
         def make() -> dict[str, Any]:
-            return export(last, path, dtype=dtype, force=True, progress=self.progress).to_json()
+            return export(last, path, force=True, overrides=over, progress=self.progress).to_json()
 
-        self.ledger.stage("export", [digest_of(last), dtype], path, make)
+        self.ledger.stage("export", [digest_of(last), *over], path, make)
         if self.recipe.data is not None:
             asked = [digest_of(path), self.asked["data"]]
-            over = self._overrides("data")
             self._measure(
-                "exported", asked, lambda: evaluate(path, device=self.device, overrides=over, progress=self.progress)
+                "exported",
+                asked,
+                lambda: evaluate(path, recipe=self.recipe, device=self.device, progress=self.progress),
             )
         return account_of_file(path)
 

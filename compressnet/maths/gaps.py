@@ -72,8 +72,24 @@ def positions(packed: Tensor, bits: int, codes: int) -> Tensor:
     gaps = torch.zeros(codes, dtype=torch.int64, device=packed.device)
     for place in range(bits):
         gaps += each[:, place].long() << place
-    keeps = gaps < 2**bits - 1
-    return ((gaps + keeps).cumsum(0) - 1)[keeps]
+    return kept_by(gaps, bits)
+
+
+def kept_by(codes: Tensor, bits: int) -> Tensor:
+    """The positions that codes keep, rising.
+
+    Args:
+        codes: int64 of shape (n,).
+        bits: b.
+
+    Returns:
+        int64 of shape (K,).
+
+    >>> kept_by(torch.tensor([0, 1, 6, 7, 7, 6]), 3).tolist()
+    [0, 2, 9, 30]
+    """
+    keeps = codes < 2**bits - 1
+    return ((codes + keeps).cumsum(0) - 1)[keeps]
 
 
 def fewest(kept: Tensor) -> tuple[int, int]:

@@ -16,7 +16,6 @@ read by ⌊N/K⌋ or ⌈N/K⌉ positions.
 | ξ(i, j) | sign of a position |
 """
 
-import hashlib
 import math
 from enum import IntEnum
 from typing import Literal
@@ -66,11 +65,6 @@ def derive(seed: int, *words: int) -> int:
     for word in words:
         state = mix(word, (state, mix(state ^ 0x9E3779B9)))
     return state
-
-
-def layer_seed(seed: int, name: str) -> int:
-    """The 32-bit seed of a layer: the first four bytes, little-endian, of SHA-256 of ``"<seed>:<name>"``."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:4], "little")
 
 
 def hash_words(words: UInts, seed: int, purpose: Purpose, stream: int = 0) -> UInts:

@@ -11,7 +11,7 @@ from torch import nn
 from compressnet.block import Block
 from compressnet.blocks import BY_NAME
 from compressnet.errors import FileError, PlanError, did_you_mean
-from compressnet.maths.hashing import layer_seed
+from compressnet.maths.seeds import layer_seed
 from compressnet.plan.layers import REPLACED, PlannedLayer, check_pace, check_scales
 from compressnet.plan.runs import find_run, matching
 from compressnet.recipe import BlockRule, Draft

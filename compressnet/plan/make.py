@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from compressnet.errors import CompressnetError, PlanError, did_you_mean, listing
-from compressnet.maths.hashing import layer_seed
+from compressnet.maths.seeds import layer_seed
 from compressnet.methods import BY_NAME
 from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
 from compressnet.plan.budget import config_for

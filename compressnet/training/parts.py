@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from compressnet.checkpoint import Description
 from compressnet.data.datasets import PartDataset, check_classes, open_part
 from compressnet.data.sources import Part
+from compressnet.description import Description
 from compressnet.errors import DataError, DeviceError, RecipeError, listing
 from compressnet.maths.hashing import Purpose, permutation
 from compressnet.plan import resolve_preprocessing
@@ -22,7 +22,7 @@ def need_data(recipe: Recipe, where: str) -> DataSection:
         DataError: it has none.
     """
     if recipe.data is None:
-        cure = "--set data.dataset=imagefolder --set data.root=PATH names the images"
+        cure = "--set data.dataset=imagefolder --set data.root=PATH names the images; so does evaluate --recipe"
         raise DataError("its recipe has no data section", where, cure)
     return recipe.data
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressnet.checkpoint import Description, load, save
+from compressnet.checkpoint import load, save
 from compressnet.coding.choose import choose
 from compressnet.coding.quantisers import Quantiser
 from compressnet.container import read_header
@@ -20,6 +20,7 @@ from compressnet.data import memory
 from compressnet.data.affine import random_affine
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
+from compressnet.description import Description
 from compressnet.errors import FileError, TrainingError
 from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
@@ -144,7 +145,7 @@ def train_stage(
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
     if isinstance(settings, FinetuneSection) and settings.quantise:
-        quantising = Quantising(settings.quantise, partial(choose, layers=layers, settings=recipe.export))
+        quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
         fingerprint["export"] = recipe.export.model_dump(mode="json")
     run = Run(
         settings,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from compressnet.container import read_header, verify
+from compressnet.container import read_header
+from compressnet.digest import verify
 from compressnet.errors import FileError, ResumeError, TrainingError
 
 

@@ -11,7 +11,7 @@ from torch import nn
 import compressnet
 from compressnet.block import Block
 from compressnet.blocks import BY_NAME
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import FileError, WeightsError
 from compressnet.layers import CompressedLinear
 from compressnet.zoo import models
@@ -54,8 +54,7 @@ def test_a_block_is_converted_trained_exported_and_loaded_at_the_price_of_its_pl
     assert numels == {row.name: (row.dense_numel, row.numel) for row in plan.rows if row.shape}
     assert account.numel == plan.numel
     assert account.dense_numel == plan.dense_numel == 431_080
-    assert account.header_nbytes is not None
-    assert sum(row.nbytes or 0 for row in account.rows) + account.header_nbytes == files[0].stat().st_size
+    assert sum(row.nbytes or 0 for row in account.rows) + sum(account.overhead.values()) == files[0].stat().st_size
     assert {row.name for row in account.rows if row.output_error is not None} >= {"conv2", "fc1"}
     compressnet.finetune(files[0], files[1].parent)
     compressnet.export(files[1], files[2])

@@ -55,7 +55,7 @@ def test_export_says_how_near_the_file_is(converted: Path, tmp_path: Path) -> No
 def test_a_dense_export_is_an_ordinary_state_dict(converted: Path, tmp_path: Path) -> None:
     exported = read_json("export", converted, "-o", tmp_path / "m.safetensors", "--dense")
     assert exported["dense"]
-    assert exported["dtype"] == "float32"
+    assert exported["form"] == "float32"
     with safe_open(tmp_path / "m.safetensors", "pt") as file:
         assert "fc1.weight" in file.keys()  # noqa: SIM118  (not a mapping)
 
@@ -63,11 +63,19 @@ def test_a_dense_export_is_an_ordinary_state_dict(converted: Path, tmp_path: Pat
 def test_a_report_adds_up_to_the_file(exported: Path) -> None:
     (account,) = read_json("report", exported)
     assert account["file_nbytes"] == exported.stat().st_size
-    assert account["header_nbytes"] + sum(row["nbytes"] for row in account["rows"]) == account["file_nbytes"]
+    overhead = account["header_nbytes"] + account["index_nbytes"] + account["records_nbytes"]
+    assert overhead + sum(row["nbytes"] for row in account["rows"]) == account["file_nbytes"]
     output = succeed("report", exported)
     assert f"{account['file_nbytes']:,}" in output
     assert "…" not in output
-    assert "finetuned: " in output
+    assert {"header", "index", "code"} <= {line.split(" ")[0] for line in output.splitlines()}
+
+
+def test_a_file_with_its_recipe_says_what_was_measured(done: Path, tmp_path: Path) -> None:
+    best = done / "finetune" / "best.safetensors"
+    succeed("export", best, "-o", tmp_path / "m.safetensors", "--with-recipe", "--bits", "5")
+    assert "finetuned: " in succeed("report", tmp_path / "m.safetensors")
+    succeed("evaluate", tmp_path / "m.safetensors", "--device", "cpu")
 
 
 def test_several_paths_are_compared(recipe: Path, converted: Path, exported: Path) -> None:
@@ -111,9 +119,10 @@ def test_a_shipped_recipe_is_known_by_its_name() -> None:
     assert "alexnet, plan" in succeed("convert", "quickstart", "--dry-run")
 
 
-def test_evaluate_measures_a_file(exported: Path) -> None:
-    assert read_json("evaluate", exported, "--part", "train").keys() == {"count", "top1", "top5", "loss"}
-    assert succeed("evaluate", exported, "--set", "data.samples=32").splitlines()[-1].split()[:2] == ["test", "32"]
+def test_evaluate_measures_a_file(recipe: Path, exported: Path) -> None:
+    asked = ("evaluate", exported, "--recipe", recipe)
+    assert read_json(*asked, "--part", "train").keys() == {"count", "top1", "top5", "loss"}
+    assert succeed(*asked, "--set", "data.samples=32").splitlines()[-1].split()[:2] == ["test", "32"]
 
 
 def test_run_shows_each_accuracy_then_the_report(recipe: Path, done: Path) -> None:
@@ -145,7 +154,7 @@ def test_recipes_lists_and_prints() -> None:
 
 
 def test_progress_goes_to_stderr(recipe: Path, exported: Path) -> None:
-    result = compressnet("evaluate", exported, "--json")
+    result = compressnet("evaluate", exported, "--recipe", recipe, "--json")
     assert "evaluating: 4 of 4" in result.stderr
     assert "evaluating" not in result.stdout
 

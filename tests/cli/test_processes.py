@@ -177,8 +177,8 @@ def test_colours_are_for_terminals_that_want_them() -> None:
     assert on_terminal("report", "nowhere", NO_COLOR="1") == "Error: nowhere: no such file\r\n"
 
 
-def test_a_terminal_shows_bars(exported: Path) -> None:
-    shown = on_terminal("evaluate", exported, "--device", "cpu", columns=100)
+def test_a_terminal_shows_bars(converted: Path) -> None:
+    shown = on_terminal("evaluate", converted, "--device", "cpu", columns=100)
     assert "evaluating" in shown
     assert "━" in shown
     assert "top1" in shown

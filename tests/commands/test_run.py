@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torchvision.models import get_model
 
 import compressnet
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import FileError
 
 

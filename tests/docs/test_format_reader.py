@@ -325,7 +325,7 @@ def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_reader_written_from_the_page_finds_every_dense_weight(converted: Path, tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "model.safetensors"
-    compressnet.export(converted, path, dtype=dtype)
+    compressnet.export(converted, path, dtype=dtype, with_recipe=True, overrides=["export.coder=none"])
     model, file = compressnet.load(path), File.read(path)
     compressed = {name for name, module in model.named_modules() if isinstance(module, CompressedLayer)}
     layers = {layer["name"]: layer for layer in file.meta["plan"] if "method" in layer}
@@ -437,7 +437,7 @@ def test_it_finds_packed_weights(tmp_path: Path) -> None:
     densities = {"conv2": 0.7, "fc1": 0.01, "fc2": 0.15}
     rules = [{"match": name, "method": "pruned", "density": density} for name, density in densities.items()]
     compressnet.convert({**LENET, "layers": rules}, tmp_path / "a.safetensors", overrides=["data=null"])
-    compressnet.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    compressnet.export(tmp_path / "a.safetensors", tmp_path / "b.safetensors", overrides=["export.coder=none"])
     model, file = compressnet.load(tmp_path / "b.safetensors"), File.read(tmp_path / "b.safetensors")
     layers = {layer["name"]: layer for layer in file.meta["plan"] if "method" in layer}
     assert ["bits" in layers[name]["config"] for name in densities] == [False, True, True]

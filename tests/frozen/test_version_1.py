@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import compressnet
 from compressnet.blocks import BLOCKS
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import FileError
 from compressnet.methods import METHODS
 from compressnet.rewrite import pack_

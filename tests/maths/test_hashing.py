@@ -37,6 +37,7 @@ GOLDEN: dict[str, list[Any]] = {
 COMPUTE = """
 import numpy as np
 from compressnet.maths.hashing import *
+from compressnet.maths.seeds import layer_seed
 
 few, many = [0, 1, 2, 65536, 1 << 20, (1 << 20) + 4], [0, 1, 1_000_000, 1_500_000, 2_999_999]
 seeds = [(0,), (0, 0), (0, 1), (1, 0), (1, 2, 3), (0xFFFFFFFF, 5)]

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import compressnet
-from compressnet.checkpoint import describe
 from compressnet.coding.quantisers import Float, Uniform, from_json
+from compressnet.description import describe
 from compressnet.errors import RecipeError
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.quantised import QuantisedParameters

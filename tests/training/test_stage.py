@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import compressnet
-from compressnet.checkpoint import describe
+from compressnet.description import describe
 from compressnet.errors import DataError, FileError, RecipeError, ResumeError, TrainingError
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.stage import _class_names

@@ -105,8 +105,7 @@ def layers(account: Account, number: Callable[[int | None], str]) -> Grid:
         account.macs,
     )
     rows = [cells(row) for row in account.rows]
-    if account.header_nbytes is not None:
-        rows.append(["header", *[""] * 5, count(account.header_nbytes), *[""] * 5])
+    rows += [[name, *[""] * 5, count(nbytes), *[""] * 5] for name, nbytes in account.overhead.items()]
     return Grid(columns, rows, [cells(total)]).without_empty_columns()
 
 
@@ -119,7 +118,7 @@ def facts(account: Account) -> list[str]:
     else:
         against = f"{count(account.dense_nbytes)} bytes dense in float32"
         lines.append(f"{times(_ratio(account.dense_nbytes, account.file_nbytes))} smaller than {against}")
-        same = f"{count(account.same_dtype_nbytes)} bytes dense in the same dtype"
+        same = f"{count(account.same_dtype_nbytes)} bytes dense {'at the same bits a number' if account.records_nbytes else 'in the same dtype'}"
         lines.append(f"{times(_ratio(account.same_dtype_nbytes, account.file_nbytes))} smaller than {same}")
     if account.macs and account.dense_macs:
         executed = f", {short(account.macs)} as run" if account.macs != account.dense_macs else ""

@@ -42,7 +42,7 @@ def show_exported(exported: "Exported") -> None:
     kind = "an ordinary state_dict" if exported.dense else "a compressnet file"
     smaller = times(exported.source_nbytes / exported.nbytes)
     terminal.show_text(
-        f"{exported.path}: {kind} in {exported.dtype}, {count(exported.nbytes)} bytes\n"
+        f"{exported.path}: {kind} in {exported.form}, {count(exported.nbytes)} bytes\n"
         f"its source has {count(exported.source_nbytes)} bytes, {smaller} as many\n"
         f"reloaded and compared on random images: logits within {exported.logits_difference:.2g} of the source's, "
         f"the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
