@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-DEGREES = 7.0
-SCALE = 0.07
-SHIFT = 0.05
+DEGREES = 10.0
+SCALE = 0.1
+SHIFT = 0.08
 """Of the image's side."""
 
 
 def random_affine(images: Tensor) -> Tensor:
-    """Turn, scale and shift each image by its own draw: by up to 7°, 7 % and 5 % of its side, either way.
+    """Turn, scale and shift each image by its own draw: by up to 10°, 10 % and 8 % of its side, either way.
 
     What comes in from outside has the value of the nearest pixel at the border, so that a black ground stays black.
     The draws are those of torch's random generator of the CPU, whose state a resumed run has.
