@@ -48,7 +48,7 @@ def plain(spec: ModelSpec, state: Mapping[str, Tensor]) -> nn.Module:
 
 def write_plain(file: Path, description: Description, settings: ExportSection, path: Path) -> nn.Module:
     """Write tensors as they are, cast, with positions packed; the model that they are of."""
-    model, described = without_auxiliary(load(file, freeze=False), description)
+    model, described = without_auxiliary(load(file, form="compressed"), description)
     layers = pack_(model, described.layers)
     state = cast(model.state_dict(), DTYPES[settings.dtype], str(file), set(dict(model.named_buffers())))
     fill_(model, state)
@@ -57,17 +57,17 @@ def write_plain(file: Path, description: Description, settings: ExportSection, p
     return model
 
 
-def write_numbers(file: Path, description: Description, settings: ExportSection, path: Path) -> nn.Module:
+def write_numbers(file: Path, description: Description, recipe: Recipe, path: Path) -> nn.Module:
     """Write numbers quantised and coded; the model that they are of."""
-    model, described = without_auxiliary(load(file, freeze=False), description)
-    coder: Coder = "huffman" if settings.coder == "huffman" else "range"
+    model, described = without_auxiliary(load(file, form="compressed"), description)
+    coder: Coder = "huffman" if recipe.export.coder == "huffman" else "range"
     state = model.state_dict()
     _check_finite(state, str(file))
     known = {name: from_json(keys) for name, keys in described.quantisers.items() if name in state}
-    quantisers = choose(state, [*described.layers, *described.blocks], settings) | known
+    quantisers = choose(state, [*described.layers, *described.blocks], recipe.export) | known
     coded = on_grid(state, quantisers)
     _check_range(state, coded, str(file))
-    write_coded(coded, path, dataclasses.replace(described, quantisers={}), quantisers, coder)
+    write_coded(coded, path, dataclasses.replace(described, quantisers={}), quantisers, coder, recipe.seed)
     fill_(model, {name: t.float() if t.is_floating_point() else t for name, t in coded.items()})
     freeze(model)
     return model

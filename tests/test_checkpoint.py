@@ -75,7 +75,7 @@ def test_a_loaded_model_is_ready_for_inference_or_training(converted: Path) -> N
     assert not model.training
     frozen = [m.structured._frozen is not None for m in model.modules() if isinstance(m, CompressedLayer)]
     assert frozen == [True, False, True]  # deepfried runs as a product
-    fresh = compressnet.load(converted, freeze=False).train()
+    fresh = compressnet.load(converted, form="compressed").train()
     fresh(torch.randn(2, 1, 28, 28)).sum().backward()
     assert all(p.grad is not None for p in fresh.parameters())
 

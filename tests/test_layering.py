@@ -18,9 +18,9 @@ FLOORS = [
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
-    {"rewrite", "data", "coding"},
+    {"rewrite", "dense", "limits", "consistency", "data", "coding"},
     {"description"},
-    {"checkpoint", "calibration"},
+    {"checkpoint", "calibration", "interchange"},
     {"pretrained"},
     {"training", "shipping"},
     {"commands", "api"},
@@ -36,6 +36,8 @@ BEHIND = {
     "constriction": {"coding/entropy.py"},
     "typer": {"cli"},
     "torchvision": {"zoo", "data"},
+    "onnx": {"interchange/onnx.py"},
+    "onnxruntime": {"interchange/onnx.py"},
 }
 
 

@@ -152,11 +152,11 @@ def decode(
     if kind == CONSTANT:
         number = torch.frombuffer(bytearray(record.take(made.itemsize)), dtype=made)
         return number.expand(count).clone().view(tuple(shape))
+    if kind == PLANES and not count:
+        return torch.zeros(tuple(shape), dtype=made)
     if kind == PLANES:
-        each = (
-            np.stack([_plane(record, stream, count) for stream in streams], axis=1) if count else np.zeros(0, np.uint8)
-        )
-        return torch.from_numpy(np.ascontiguousarray(each)).flatten().view(made).view(tuple(shape))
+        each = np.stack([_plane(record, stream, count) for stream in streams], axis=1)
+        return torch.from_numpy(each).flatten().view(made).view(tuple(shape))
     if kind == GAPS and made is torch.uint8:
         return _bitmap(record, streams[0], count).view(tuple(shape))
     if made is not torch.float32:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.checkpoint import DTYPES, load
+from compressnet.dense import dense_, expansion
 from compressnet.description import describe
 from compressnet.errors import FileError, did_you_mean
+from compressnet.interchange import WAYS, facts, write_verified
+from compressnet.limits import MAX_BYTES, check_memory
 from compressnet.maths.hashing import normal
 from compressnet.output import check_output, replacing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import ExportSection
-from compressnet.shipping import read_dense, to_ship, write_dense, write_numbers, write_plain
+from compressnet.shipping import read_dense, to_ship, without_auxiliary, write_dense, write_numbers, write_plain
 from compressnet.training.parts import recipe_of
 from compressnet.zoo.preprocessing import Preprocessing
 
@@ -35,7 +38,7 @@ class Exported:
         nbytes: of the file.
         source_nbytes: of the file it came from.
         form: of its numbers, in words.
-        dense: whether it is a plain state_dict.
+        kind: what it is, in words.
         logits_difference: largest difference of a logit from the source's, on random images.
         logits_scale: largest logit of the source on them.
         agreement: share of those images with the same most likely class.
@@ -45,7 +48,7 @@ class Exported:
     nbytes: int
     source_nbytes: int
     form: str
-    dense: bool
+    kind: str
     logits_difference: float
     logits_scale: float
     agreement: float
@@ -61,6 +64,8 @@ def export(
     *,
     dtype: str | None = None,
     dense: bool = False,
+    onnx: bool = False,
+    pt2: bool = False,
     with_recipe: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
@@ -68,7 +73,8 @@ def export(
 ) -> Exported:
     """Quantise, code, save, reload what was saved and compare; the file appears only when it is the same.
 
-    Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model.
+    Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model. A
+    program, which others run, is written of the dense model and run on random images, with any number of them.
 
     Args:
         file: of any stage.
@@ -76,6 +82,8 @@ def export(
         dtype: float32, float16 or bfloat16, of what is not quantised; by default the recipe's ``export.dtype``, or
             float32 for a dense file.
         dense: write an ordinary state_dict with torchvision's names, for people without compressnet.
+        onnx: write an ONNX model, and run it with onnxruntime.
+        pt2: write a torch.export program, and run it.
         with_recipe: the file carries the recipe and what was measured, too.
         force: replace a file that is there.
         overrides: ``key.path=value`` each, such as ``export.bits=5``.
@@ -89,6 +97,7 @@ def export(
     if description.spec is None or description.preprocessing is None:
         raise FileError("it holds a module that is not torchvision's", str(file), "compressnet.save writes it")
     overrides = list(overrides)
+    way = _way(dense, onnx, pt2, dtype, [*(["--with-recipe"] if with_recipe else []), *overrides])
     preprocessing = description.preprocessing
     recipe = recipe_of(description, file, overrides)
     if any(override.startswith(REQUANTISED) for override in overrides):
@@ -101,27 +110,59 @@ def export(
     output, source_nbytes = Path(output), Path(file).stat().st_size
     check_output(output, force)
     images = _images(preprocessing)
-    wanted = _logits(load(file), images)
+    source = load(file)
+    wanted = _logits(source, images)
     described = to_ship(description, recipe, with_recipe)
+    if way in WAYS:
+        if grown := expansion(source):
+            progress.note(grown)
+        check_memory(source, "dense", None, MAX_BYTES, str(file))
+        with progress.task("writing and verifying", 1) as advance, replacing(output, force) as temporary:
+            model = dense_(without_auxiliary(source, described)[0])
+            reloaded = write_verified(WAYS[way], model, images, wanted, temporary, facts(described), str(output))
+            advance()
+        return _exported(output, source_nbytes, "float32", WAYS[way].words, wanted, reloaded)
     with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
         if dense:
             model = write_dense(Path(file), described, dtype, temporary)
         elif settings.coder == "none":
             model = write_plain(Path(file), described, settings, temporary)
         else:
-            model = write_numbers(Path(file), described, settings, temporary)
+            model = write_numbers(Path(file), described, recipe.model_copy(update={"export": settings}), temporary)
         advance()
         again = read_dense(described, temporary) if dense else load(temporary)
         _compare(model.state_dict(), again.state_dict(), str(output))
         reloaded = _logits(again, images)
         _check_logits(_logits(model, images), reloaded, str(output))
         advance()
+    kind = "an ordinary state_dict" if dense else "a compressnet file"
+    return _exported(output, source_nbytes, _form(settings, dense), kind, wanted, reloaded)
+
+
+def _way(dense: bool, onnx: bool, pt2: bool, dtype: str | None, others: Sequence[str]) -> str:
+    """The one way out that is asked for; programs take no further words."""
+    given = [name for name, wanted in (("dense", dense), ("onnx", onnx), ("pt2", pt2)) if wanted]
+    if len(given) > 1:
+        raise FileError(f"--{given[0]} and --{given[1]} exclude each other", "export", "give one")
+    way = given[0] if given else "compressnet"
+    if way in WAYS:
+        if dtype not in (None, "float32"):
+            raise FileError(f"--{way} writes float32 alone, not {dtype}", "--dtype", "leave it out")
+        if others:
+            raise FileError(
+                f"{others[0]} is of a compressnet file, and has no meaning for --{way}", "export", "leave it out"
+            )
+        WAYS[way].check()
+    return way
+
+
+def _exported(output: Path, source_nbytes: int, form: str, kind: str, wanted: Tensor, reloaded: Tensor) -> Exported:
     return Exported(
         output,
         output.stat().st_size,
         source_nbytes,
-        _form(settings, dense),
-        dense,
+        form,
+        kind,
         (reloaded - wanted).abs().max().item(),
         wanted.abs().max().item(),
         (reloaded.argmax(1) == wanted.argmax(1)).double().mean().item(),

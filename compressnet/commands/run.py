@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressnet.accounting import Account, account_of_file
+from compressnet.accounting import Account, account_of_file, with_measured
 from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
@@ -188,7 +188,7 @@ class _Pipeline:
                 asked,
                 lambda: evaluate(path, recipe=self.recipe, device=self.device, progress=self.progress),
             )
-        return account_of_file(path)
+        return with_measured(account_of_file(path), account_of_file(last))
 
     def _overrides(self, *sections: str) -> list[str]:
         """This run's settings, for a file whose own may be of an earlier run with, say, other ``data.workers``."""

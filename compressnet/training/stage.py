@@ -216,5 +216,5 @@ def _add_results(path: Path, trained: Trained) -> None:
     figures = {key: value for key, value in trained.to_json().items() if key not in ("path", "best")}
     results = dict(described.results) | {described.stage: figures | {"val": trained.best.to_json()}}
     results.pop("val", None)
-    model = load(path, freeze=False, dtype=None)
+    model = load(path, form="compressed", dtype=None)
     save(model, path, dataclasses.replace(described, results=results), force=True)

@@ -56,7 +56,7 @@ def test_the_learning_rates_of_a_rule_reach_its_tensors(converted: Path, tmp_pat
     state = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
     groups = {group["lr_scale"]: group for group in state["optimizer"]["param_groups"]}
     assert groups[4]["lr"] == pytest.approx(4 * groups[1]["lr"])
-    before = compressnet.load(converted, freeze=False).state_dict()
+    before = compressnet.load(converted, form="compressed").state_dict()
     still = [name for name in before if torch.equal(before[name], state["model"][name])]
     assert still == ["fc1.structured.signs"]
 

@@ -118,7 +118,8 @@ def facts(account: Account) -> list[str]:
     else:
         against = f"{count(account.dense_nbytes)} bytes dense in float32"
         lines.append(f"{times(_ratio(account.dense_nbytes, account.file_nbytes))} smaller than {against}")
-        same = f"{count(account.same_dtype_nbytes)} bytes dense {'at the same bits a number' if account.records_nbytes else 'in the same dtype'}"
+        alike = "at the same bits a number" if account.records_nbytes else "in the same dtype"
+        same = f"{count(account.same_dtype_nbytes)} bytes dense {alike}"
         lines.append(f"{times(_ratio(account.same_dtype_nbytes, account.file_nbytes))} smaller than {same}")
     if account.macs and account.dense_macs:
         executed = f", {short(account.macs)} as run" if account.macs != account.dense_macs else ""
