@@ -82,6 +82,7 @@ _META: Mapping[str, Check] = {
     "plan": _list_of(_is_mapping, least=0),
     "recipe": _is_mapping,
     "results": _is_results,
+    "quantisers": _or_none(_mapping_of(_keys(kind=_is_text))),
 }
 _LAYER: Mapping[str, Check] = {
     **_PRICED,

@@ -155,7 +155,8 @@ class _Pipeline:
 
     def _finetune(self, converted: Path) -> Path:
         path = self.folder / "finetune" / "best.safetensors"
-        asked = [digest_of(converted), *(self.asked[key] for key in ("finetune", "data", "seed"))]
+        sections = ["finetune", "data", "seed"] + ["export"] * (self.recipe.finetune.quantise is not None)
+        asked = [digest_of(converted), *(self.asked[key] for key in sections)]
 
         def go(resume: bool) -> dict[str, Any]:
             return finetune(
@@ -164,7 +165,7 @@ class _Pipeline:
                 device=self.device,
                 resume=resume,
                 force=not resume,
-                overrides=self._overrides("data", "finetune"),
+                overrides=self._overrides("data", "finetune", "export"),
                 progress=self.progress,
             ).to_json()
 

@@ -54,7 +54,7 @@ def open_images(
     where: str,
     classes: Sequence[str] | None = None,
 ) -> PartDataset:
-    """A part of the recipe's data, prepared for a model; training images are augmented as the recipe says.
+    """A part of the recipe's data, prepared for a model; training images are augmented one by one as the recipe says.
 
     Args:
         recipe: names the data.
@@ -69,7 +69,7 @@ def open_images(
     """
     data = need_data(recipe, where)
     preprocessing = resolve_preprocessing(base, data, base.channels)
-    transform = preprocessing.transform(data.augment if part == "train" else "none")
+    transform = preprocessing.transform("none" if part != "train" or data.augment == "affine" else data.augment)
     dataset = open_part(data, part, transform, recipe.seed)
     check_classes(dataset, num_classes)
     if classes and len(dataset.classes) < num_classes and dataset.classes != list(classes[: len(dataset.classes)]):
