@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
-    {"errors", "progress", "maths", "keys", "metadata"},
+    {"errors", "progress", "maths", "keys", "metadata", "nbytes"},
     {"index"},
     {"container", "output", "tensors"},
     {"accounting", "digest"},
@@ -18,9 +18,10 @@ FLOORS = [
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
-    {"rewrite", "dense", "limits", "consistency", "data", "coding"},
+    {"rewrite", "dense", "limits", "consistency", "data", "coding", "folding"},
     {"description"},
     {"checkpoint", "calibration", "interchange"},
+    {"allocation"},
     {"pretrained"},
     {"training", "shipping"},
     {"commands", "api"},

@@ -1,7 +1,6 @@
 """``export``: the file to ship, reloaded and compared before it is called done."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,16 @@ from torch import Tensor, nn
 
 from compressnet.checkpoint import DTYPES, load
 from compressnet.dense import dense_, expansion
-from compressnet.description import describe
+from compressnet.description import Description, describe
 from compressnet.errors import FileError, did_you_mean
 from compressnet.interchange import WAYS, facts, write_verified
 from compressnet.limits import MAX_BYTES, check_memory
-from compressnet.maths.hashing import normal
+from compressnet.nbytes import parse_nbytes
 from compressnet.output import check_output, replacing
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import ExportSection
-from compressnet.shipping import read_dense, to_ship, without_auxiliary, write_dense, write_numbers, write_plain
-from compressnet.training.parts import recipe_of
-from compressnet.zoo.preprocessing import Preprocessing
+from compressnet.recipe import ExportSection, Recipe
+from compressnet.shipping import Choosing, quantise, read_dense, to_ship, without_auxiliary, write_dense, write_plain
+from compressnet.training.parts import choosing_images, recipe_of
 
 IMAGES = 8
 REQUANTISED = ("export.bits", "export.vector_bits", "export.quantiser", "export.group")
@@ -67,6 +65,7 @@ def export(
     onnx: bool = False,
     pt2: bool = False,
     with_recipe: bool = False,
+    target_size: str | int | None = None,
     force: bool = False,
     overrides: Iterable[str] = (),
     progress: Progress = SILENT,
@@ -85,12 +84,14 @@ def export(
         onnx: write an ONNX model, and run it with onnxruntime.
         pt2: write a torch.export program, and run it.
         with_recipe: the file carries the recipe and what was measured, too.
+        target_size: how many bytes the file may have, such as ``500kB`` or ``2.5MiB``: steps are the smallest that fit.
         force: replace a file that is there.
         overrides: ``key.path=value`` each, such as ``export.bits=5``.
         progress: is told.
 
     Raises:
         RecipeError: an override is wrong.
+        DataError: the images that steps are chosen by cannot be used.
         FileError: the file is damaged, a number does not fit the dtype, or what was written does not compute the same.
     """
     description = describe(file)
@@ -98,18 +99,21 @@ def export(
         raise FileError("it holds a module that is not torchvision's", str(file), "compressnet.save writes it")
     overrides = list(overrides)
     way = _way(dense, onnx, pt2, dtype, [*(["--with-recipe"] if with_recipe else []), *overrides])
+    nbytes = None if target_size is None else _nbytes(str(target_size), way)
     preprocessing = description.preprocessing
     recipe = recipe_of(description, file, overrides)
-    if any(override.startswith(REQUANTISED) for override in overrides):
+    if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):
         description = dataclasses.replace(description, quantisers={})
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
+    if nbytes is not None and recipe.export.coder == "none":
+        raise FileError("export.coder: none and --target-size exclude each other", "export", "give one")
     if dtype not in DTYPES:
         raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
     settings = recipe.export.model_copy(update={"dtype": dtype})
     output, source_nbytes = Path(output), Path(file).stat().st_size
     check_output(output, force)
-    images = _images(preprocessing)
+    images = preprocessing.noise(IMAGES)
     source = load(file)
     wanted = _logits(source, images)
     described = to_ship(description, recipe, with_recipe)
@@ -122,13 +126,18 @@ def export(
             reloaded = write_verified(WAYS[way], model, images, wanted, temporary, facts(described), str(output))
             advance()
         return _exported(output, source_nbytes, "float32", WAYS[way].words, wanted, reloaded)
+    recipe = recipe.model_copy(update={"export": settings})
+    numbers = None
+    if not dense and settings.coder != "none":
+        choosing = _choosing(description, recipe, nbytes, str(file), progress)
+        numbers = quantise(Path(file), described, recipe, choosing, progress)
     with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
-        if dense:
+        if numbers is not None:
+            model = numbers.write(temporary)
+        elif dense:
             model = write_dense(Path(file), described, dtype, temporary)
-        elif settings.coder == "none":
-            model = write_plain(Path(file), described, settings, temporary)
         else:
-            model = write_numbers(Path(file), described, recipe.model_copy(update={"export": settings}), temporary)
+            model = write_plain(Path(file), described, settings, temporary)
         advance()
         again = read_dense(described, temporary) if dense else load(temporary)
         _compare(model.state_dict(), again.state_dict(), str(output))
@@ -136,7 +145,7 @@ def export(
         _check_logits(_logits(model, images), reloaded, str(output))
         advance()
     kind = "an ordinary state_dict" if dense else "a compressnet file"
-    return _exported(output, source_nbytes, _form(settings, dense), kind, wanted, reloaded)
+    return _exported(output, source_nbytes, _form(settings, dense, nbytes), kind, wanted, reloaded)
 
 
 def _way(dense: bool, onnx: bool, pt2: bool, dtype: str | None, others: Sequence[str]) -> str:
@@ -169,10 +178,37 @@ def _exported(output: Path, source_nbytes: int, form: str, kind: str, wanted: Te
     )
 
 
-def _form(settings: ExportSection, dense: bool) -> str:
-    if dense or settings.coder == "none" or settings.bits is None:
+def _nbytes(target_size: str, way: str) -> int:
+    if way != "compressnet":
+        raise FileError(f"--{way} and --target-size exclude each other", "export", "give one")
+    try:
+        return parse_nbytes(target_size)
+    except ValueError as error:
+        raise FileError(str(error), "--target-size") from None
+
+
+def _choosing(
+    description: Description, recipe: Recipe, nbytes: int | None, where: str, progress: Progress
+) -> Choosing | None:
+    """What steps are chosen by; None where bits are given, or numbers have their steps already."""
+    if nbytes is None and (recipe.export.bits != "auto" or description.quantisers):
+        return None
+    assert description.preprocessing is not None
+    images = choosing_images(recipe, description.preprocessing, where)
+    if images is None:
+        progress.note("no data: numbers are weighed by their size alone, and answers compared on noise")
+        return Choosing(None, description.preprocessing.noise(IMAGES), nbytes)
+    return Choosing(*images, nbytes)
+
+
+def _form(settings: ExportSection, dense: bool, nbytes: int | None) -> str:
+    if dense or settings.coder == "none":
         return settings.dtype
-    return f"{settings.quantiser} quantisers of {settings.bits} bits"
+    if nbytes is not None:
+        return f"the finest steps of {nbytes:,} bytes"
+    if settings.bits == "auto":
+        return f"the coarsest steps within {settings.tolerance:g} nats"
+    return settings.dtype if settings.bits is None else f"{settings.quantiser} quantisers of {settings.bits} bits"
 
 
 def _compare(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) -> None:
@@ -186,12 +222,6 @@ def _check_logits(expected: Tensor, reloaded: Tensor, where: str) -> None:
     if not torch.allclose(expected, reloaded, rtol=1e-5, atol=1e-6):
         difference = (expected - reloaded).abs().max().item()
         raise FileError(f"the file as reloaded gives other logits, by up to {difference:.3g}", where, "it is not kept")
-
-
-def _images(preprocessing: Preprocessing) -> Tensor:
-    """Normal noise of the size the model sees, the same at every call."""
-    shape = (IMAGES, preprocessing.channels, preprocessing.crop, preprocessing.crop)
-    return normal(math.prod(shape), seed=0).float().view(shape)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ from compressnet.errors import DataError, DeviceError, RecipeError, listing
 from compressnet.maths.hashing import Purpose, permutation
 from compressnet.plan import resolve_preprocessing
 from compressnet.recipe import DataSection, Recipe, read_recipe
+from compressnet.recipe.schema import CalibrationSection
+from compressnet.zoo.models import MAX_CLASSES
 from compressnet.zoo.preprocessing import Preprocessing
 
 
@@ -83,6 +85,33 @@ def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:
     """Some images of a part, chosen by a specified permutation: shape (at most count, C, H, W)."""
     order = permutation(len(dataset), seed, Purpose.ORDER)[:count].tolist()
     return torch.stack([dataset[index][0] for index in order])
+
+
+def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Training images, as many as calibration takes, by which steps are chosen; of whatever classes.
+
+    Args:
+        recipe: names the data, or has none.
+        base: the model's own preprocessing.
+        where: of the recipe, for errors.
+
+    Returns:
+        two thirds to weigh numbers by, and the others to judge by; None without data.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    if recipe.data is None:
+        return None
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
+    try:
+        dataset = open_images(plain, base, "train", MAX_CLASSES, where)
+        images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
+    except DataError as error:
+        cure = "steps are chosen by training images; --set data=null chooses without, and worse"
+        raise DataError(f"{error}\n  {cure}") from None
+    judges = max(1, len(images) // 3)
+    return (images[judges:] if len(images) > judges else images), images[:judges]
 
 
 def find_device(name: str) -> torch.device:
