@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "compressnet"
 
 FLOORS = [
-    {"errors", "progress", "maths", "keys", "metadata"},
+    {"errors", "progress", "maths", "keys", "metadata", "nbytes"},
     {"index"},
     {"container", "output", "tensors"},
     {"accounting", "digest"},

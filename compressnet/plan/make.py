@@ -1,7 +1,6 @@
 """From a draft of a recipe to a plan; every mistake that can be known without weights or data is raised here."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -156,7 +155,7 @@ def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
     for item in raw if isinstance(raw, list) else ():
         match = item.get("match") if isinstance(item, dict) else None
         try:
-            rule = RULES[item["method"]].model_validate(item)
+            rule = RULES[item["method"]].model_validate(item, context=draft.context)
             yield rule.match, rule
         except (ValueError, KeyError, TypeError):
             globs = match if isinstance(match, list) else [match]
@@ -172,7 +171,7 @@ def _matched(draft: Draft, index: int, match: Any, layers: Sequence[PlannedLayer
     names = [layer.name for layer in layers]
     key = ("layers", index, "match")
     if isinstance(match, MatchSpec):
-        found = [layer for layer in layers if _fits(layer, match)]
+        found = [layer for layer in layers if match.fits(layer.name, layer.kind, layer.shape)]
         if not found:
             draft.mistake(key, f"matches no layer of {model}")
         return found or None
@@ -183,15 +182,6 @@ def _matched(draft: Draft, index: int, match: Any, layers: Sequence[PlannedLayer
             draft.mistake(key, f"'{glob}' matches no layer of {model}; {near}")
     found = [layer for layer in layers if any(fnmatchcase(layer.name, glob) for glob in globs)]
     return found or None
-
-
-def _fits(layer: PlannedLayer, match: MatchSpec) -> bool:
-    return (
-        fnmatchcase(layer.name, match.name)
-        and match.type in (None, layer.kind)
-        and (match.kernel is None or tuple(layer.shape[2:]) == match.kernel)
-        and math.prod(layer.shape) >= match.min_numel
-    )
 
 
 def _why_dense(layer: PlannedLayer, match: Any, rule: Rule | None) -> str | None:
