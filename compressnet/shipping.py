@@ -1,26 +1,35 @@
 """The ways to write a model that is shipped: each writes it and says what it computes then."""
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compressnet.allocation import Target, allocate_
 from compressnet.checkpoint import DTYPES, fill_, load, write, write_coded, write_state_dict
 from compressnet.coding.choose import choose
 from compressnet.coding.payload import on_grid
-from compressnet.coding.quantisers import from_json
+from compressnet.coding.quantisers import Quantiser, from_json
 from compressnet.coding.symbols import Coder
 from compressnet.description import Description
 from compressnet.errors import FileError
+from compressnet.folding import fold_norms_
 from compressnet.layers import freeze
+from compressnet.maths.hashing import normal
+from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.pretrained import dense_state
+from compressnet.progress import SILENT, Progress
 from compressnet.recipe import ExportSection, Recipe
 from compressnet.rewrite import pack_
 from compressnet.zoo import models, weights
 from compressnet.zoo.models import ModelSpec
+from compressnet.zoo.preprocessing import Preprocessing
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -57,20 +66,114 @@ def write_plain(file: Path, description: Description, settings: ExportSection, p
     return model
 
 
-def write_numbers(file: Path, description: Description, recipe: Recipe, path: Path) -> nn.Module:
-    """Write numbers quantised and coded; the model that they are of."""
+@dataclass(frozen=True)
+class Choosing:
+    """What the steps of ``export.bits: auto``, or of a file of a given size, are chosen by.
+
+    Args:
+        images: that tell what an error of each number costs, or None; see :func:`compressnet.allocation.allocate_`.
+        judges: on which the coded model's answers are compared with those before.
+        nbytes: how many the file may have, or None.
+    """
+
+    images: Tensor | None
+    judges: Tensor
+    nbytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A model whose numbers are quantised.
+
+    Args:
+        model: of numbers that the quantisers have.
+        description: what its file says of itself.
+        quantisers: by the tensor's name.
+        coder: of symbols.
+        seed: of the recipe.
+    """
+
+    model: nn.Module
+    description: Description
+    quantisers: Mapping[str, Quantiser]
+    coder: Coder
+    seed: int
+
+    def write(self, path: Path) -> nn.Module:
+        """Write them coded; the model that they are of."""
+        coded = on_grid(self.model.state_dict(), self.quantisers)
+        described = dataclasses.replace(self.description, quantisers={})
+        write_coded(coded, path, described, self.quantisers, self.coder, self.seed)
+        return self.model
+
+    def nbytes(self) -> int:
+        """Of the file."""
+        with TemporaryDirectory() as folder:
+            self.write(Path(folder) / "model.safetensors")
+            return (Path(folder) / "model.safetensors").stat().st_size
+
+
+def quantise(
+    file: Path,
+    description: Description,
+    recipe: Recipe,
+    choosing: Choosing | None = None,
+    progress: Progress = SILENT,
+) -> Numbers:
+    """The model of a file with the numbers that a coded file can have; its norms folded where the recipe says so.
+
+    Args:
+        file: of any stage.
+        description: of it.
+        recipe: its export section says how.
+        choosing: of steps; without it bits are those of the recipe.
+        progress: is told.
+
+    Raises:
+        FileError: a number is not finite or does not fit, or no steps keep to the tolerance or the bytes.
+    """
     model, described = without_auxiliary(load(file, freeze=False), description)
+    _check_finite(model.state_dict(), str(file))
+    known = {name: from_json(keys) for name, keys in described.quantisers.items() if name in model.state_dict()}
     coder: Coder = "huffman" if recipe.export.coder == "huffman" else "range"
-    state = model.state_dict()
-    _check_finite(state, str(file))
-    known = {name: from_json(keys) for name, keys in described.quantisers.items() if name in state}
-    quantisers = choose(state, [*described.layers, *described.blocks], recipe.export) | known
-    coded = on_grid(state, quantisers)
-    _check_range(state, coded, str(file))
-    write_coded(coded, path, dataclasses.replace(described, quantisers={}), quantisers, coder, recipe.seed)
-    fill_(model, {name: t.float() if t.is_floating_point() else t for name, t in coded.items()})
+    numbers = Numbers(model, described, known, coder, recipe.seed)
+    if recipe.export.fold_norm:
+        _fold_norms_(numbers, progress)
+    if choosing is not None and not known:
+        numbers = _allocated(numbers, recipe.export, choosing, progress)
+    else:
+        state = model.state_dict()
+        quantisers = choose(state, [*described.layers, *described.blocks], recipe.export) | known
+        coded = on_grid(state, quantisers)
+        _check_range(state, coded, str(file))
+        fill_(model, {name: t.float() if t.is_floating_point() else t for name, t in coded.items()})
+        numbers = dataclasses.replace(numbers, quantisers=quantisers)
     freeze(model)
-    return model
+    return numbers
+
+
+def _fold_norms_(numbers: Numbers, progress: Progress) -> None:
+    if numbers.quantisers:
+        progress.note("norms are not folded: these numbers were trained for the steps that they have")
+        return
+    assert numbers.description.preprocessing is not None
+    fold_norms_(numbers.model, noise(numbers.description.preprocessing, 1))
+
+
+def _allocated(numbers: Numbers, settings: ExportSection, choosing: Choosing, progress: Progress) -> Numbers:
+    def measure(model: nn.Module, quantisers: Mapping[str, Quantiser]) -> int:
+        return dataclasses.replace(numbers, quantisers=quantisers).nbytes()
+
+    planned: list[PlannedLayer | PlannedBlock] = [*numbers.description.layers, *numbers.description.blocks]
+    target = None if choosing.nbytes is None else Target(choosing.nbytes, measure)
+    found = allocate_(numbers.model, planned, settings, choosing.images, choosing.judges, target, progress)
+    return dataclasses.replace(numbers, quantisers=found.quantisers)
+
+
+def noise(preprocessing: Preprocessing, count: int) -> Tensor:
+    """Normal noise of the size the model sees, the same at every call: shape (count, C, H, W)."""
+    shape = (count, preprocessing.channels, preprocessing.crop, preprocessing.crop)
+    return normal(math.prod(shape), seed=0).float().view(shape)
 
 
 def to_ship(description: Description, recipe: Recipe, with_recipe: bool) -> Description:

@@ -205,6 +205,17 @@ class StructuredWeight(nn.Module, ABC):
         for parameter in self.parameters():
             parameter.mul_(factor)
 
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """Multiply each output's row of the weight by a number, where the parameters can take it.
+
+        Args:
+            factors: shape (out,).
+
+        Returns:
+            whether they can; if not, nothing is changed. Here they cannot.
+        """
+        return False
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in), or of the patches (…, in·kh·kw) that a kernel sees."""
         return F.linear(x, self.dense().flatten(1))

@@ -11,6 +11,7 @@ EXAMPLES = (
     "compressnet export tuned/best.safetensors -o model.safetensors",
     "compressnet export tuned/best.safetensors -o model.safetensors --bits 5 --fold-norm",
     "compressnet export tuned/best.safetensors -o model.safetensors --set export.coder=none --dtype bfloat16",
+    "compressnet export tuned/best.safetensors -o model.safetensors --target-size 500kB",
     "compressnet export tuned/best.safetensors -o torchvision.safetensors --dense",
 )
 
@@ -26,6 +27,14 @@ def export(
             metavar="BITS",
             show_default=False,
             help="Of each number that holds a weight, 2 to 16; or auto; else the recipe's export.bits.",
+        ),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="How many bytes the file may have, such as 500kB or 2.5MiB: the finest steps that fit are chosen.",
         ),
     ] = None,
     fold_norm: Annotated[
@@ -65,6 +74,7 @@ def export(
         dtype=dtype,
         dense=dense,
         with_recipe=with_recipe,
+        target_size=target_size,
         force=force,
         overrides=overrides,
         progress=progress(),

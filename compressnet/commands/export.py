@@ -1,7 +1,6 @@
 """``export``: the file to ship, reloaded and compared before it is called done."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.checkpoint import DTYPES, load
-from compressnet.description import describe
-from compressnet.errors import FileError, did_you_mean
-from compressnet.maths.hashing import normal
+from compressnet.description import Description, describe
+from compressnet.errors import DataError, FileError, did_you_mean
+from compressnet.nbytes import parse_nbytes
 from compressnet.output import check_output, replacing
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import ExportSection
-from compressnet.shipping import read_dense, to_ship, write_dense, write_numbers, write_plain
-from compressnet.training.parts import recipe_of
-from compressnet.zoo.preprocessing import Preprocessing
+from compressnet.recipe import ExportSection, Recipe
+from compressnet.recipe.schema import CalibrationSection
+from compressnet.shipping import Choosing, noise, quantise, read_dense, to_ship, write_dense, write_plain
+from compressnet.training.parts import open_images, recipe_of, sample_images
 
 IMAGES = 8
 REQUANTISED = ("export.bits", "export.vector_bits", "export.quantiser", "export.group")
@@ -62,6 +61,7 @@ def export(
     dtype: str | None = None,
     dense: bool = False,
     with_recipe: bool = False,
+    target_size: str | int | None = None,
     force: bool = False,
     overrides: Iterable[str] = (),
     progress: Progress = SILENT,
@@ -77,12 +77,14 @@ def export(
             float32 for a dense file.
         dense: write an ordinary state_dict with torchvision's names, for people without compressnet.
         with_recipe: the file carries the recipe and what was measured, too.
+        target_size: how many bytes the file may have, such as ``500kB`` or ``2.5MiB``: steps are the smallest that fit.
         force: replace a file that is there.
         overrides: ``key.path=value`` each, such as ``export.bits=5``.
         progress: is told.
 
     Raises:
         RecipeError: an override is wrong.
+        DataError: the images that steps are chosen by cannot be used.
         FileError: the file is damaged, a number does not fit the dtype, or what was written does not compute the same.
     """
     description = describe(file)
@@ -91,7 +93,8 @@ def export(
     overrides = list(overrides)
     preprocessing = description.preprocessing
     recipe = recipe_of(description, file, overrides)
-    if any(override.startswith(REQUANTISED) for override in overrides):
+    nbytes = _nbytes(target_size, dense, recipe.export.coder)
+    if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):
         description = dataclasses.replace(description, quantisers={})
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
@@ -100,16 +103,23 @@ def export(
     settings = recipe.export.model_copy(update={"dtype": dtype})
     output, source_nbytes = Path(output), Path(file).stat().st_size
     check_output(output, force)
-    images = _images(preprocessing)
+    images = noise(preprocessing, IMAGES)
     wanted = _logits(load(file), images)
     described = to_ship(description, recipe, with_recipe)
+    recipe = recipe.model_copy(update={"export": settings})
+    numbers = None
+    if not dense and settings.coder != "none":
+        choosing = None
+        if nbytes is not None or (settings.bits == "auto" and not description.quantisers):
+            choosing = _choosing(description, recipe, nbytes, str(file), progress)
+        numbers = quantise(Path(file), described, recipe, choosing, progress)
     with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
-        if dense:
+        if numbers is not None:
+            model = numbers.write(temporary)
+        elif dense:
             model = write_dense(Path(file), described, dtype, temporary)
-        elif settings.coder == "none":
-            model = write_plain(Path(file), described, settings, temporary)
         else:
-            model = write_numbers(Path(file), described, recipe.model_copy(update={"export": settings}), temporary)
+            model = write_plain(Path(file), described, settings, temporary)
         advance()
         again = read_dense(described, temporary) if dense else load(temporary)
         _compare(model.state_dict(), again.state_dict(), str(output))
@@ -120,7 +130,7 @@ def export(
         output,
         output.stat().st_size,
         source_nbytes,
-        _form(settings, dense),
+        _form(settings, dense, nbytes),
         dense,
         (reloaded - wanted).abs().max().item(),
         wanted.abs().max().item(),
@@ -128,10 +138,57 @@ def export(
     )
 
 
-def _form(settings: ExportSection, dense: bool) -> str:
-    if dense or settings.coder == "none" or settings.bits is None:
-        return settings.dtype
-    return f"{settings.quantiser} quantisers of {settings.bits} bits"
+def _nbytes(target_size: str | int | None, dense: bool, coder: str) -> int | None:
+    """The bytes of a size.
+
+    Raises:
+        FileError: it is no size, or the file is not one whose size can be chosen.
+    """
+    if target_size is None:
+        return None
+    if dense or coder == "none":
+        what = "the size of a file can be chosen where its numbers are coded"
+        raise FileError(what, "--target-size", "leave out --dense and export.coder: none")
+    try:
+        return parse_nbytes(str(target_size))
+    except ValueError as error:
+        raise FileError(str(error), "--target-size") from None
+
+
+def _choosing(description: Description, recipe: Recipe, nbytes: int | None, where: str, progress: Progress) -> Choosing:
+    """Training images, as many as calibration takes, without their labels: two thirds to weigh numbers by, the others
+    to judge by. Without data nothing is weighed, and noise judges.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    assert description.spec is not None
+    assert description.preprocessing is not None
+    if recipe.data is None:
+        progress.note("no data: numbers are weighed by their size alone, and answers compared on noise")
+        return Choosing(None, noise(description.preprocessing, IMAGES), nbytes)
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
+    try:
+        dataset = open_images(
+            plain, description.preprocessing, "train", description.spec.num_classes, where, description.classes
+        )
+        images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
+    except DataError as error:
+        cure = "steps are chosen by training images; --set data=null chooses without, and worse"
+        raise DataError(f"{error}\n  {cure}") from None
+    judges = max(1, len(images) // 3)
+    return Choosing(images[judges:] if len(images) > judges else images, images[:judges], nbytes)
+
+
+def _form(settings: ExportSection, dense: bool, nbytes: int | None) -> str:
+    if not dense and settings.coder != "none":
+        if nbytes is not None:
+            return f"the finest steps of {nbytes:,} bytes"
+        if settings.bits == "auto":
+            return f"the coarsest steps within {settings.tolerance:g} nats"
+        if settings.bits is not None:
+            return f"{settings.quantiser} quantisers of {settings.bits} bits"
+    return settings.dtype
 
 
 def _compare(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) -> None:
@@ -145,12 +202,6 @@ def _check_logits(expected: Tensor, reloaded: Tensor, where: str) -> None:
     if not torch.allclose(expected, reloaded, rtol=1e-5, atol=1e-6):
         difference = (expected - reloaded).abs().max().item()
         raise FileError(f"the file as reloaded gives other logits, by up to {difference:.3g}", where, "it is not kept")
-
-
-def _images(preprocessing: Preprocessing) -> Tensor:
-    """Normal noise of the size the model sees, the same at every call."""
-    shape = (IMAGES, preprocessing.channels, preprocessing.crop, preprocessing.crop)
-    return normal(math.prod(shape), seed=0).float().view(shape)
 
 
 @torch.no_grad()

@@ -121,6 +121,12 @@ class DeepFriedWeight(FittedWeight):
         """Multiply the weight by a number: S takes it."""
         self.scale.mul_(factor)
 
+    @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """S takes them."""
+        self.scale.mul_(factors)
+        return True
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in·kh·kw), by fast transforms in the forward and the backward pass."""
         return (self._features(x) * (self.scale * self.gain)).sum(-2)

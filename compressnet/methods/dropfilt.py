@@ -99,6 +99,12 @@ class DropFiltWeight(StructuredWeight):
         return self.values.new_zeros(self.shape).index_add(0, self.filters, self.values)
 
     @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """The kept filters take theirs."""
+        self.values.mul_(factors[self.filters].view(-1, *[1] * (self.values.dim() - 1)))
+        return True
+
+    @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Keep the filters of largest norm, of equal ones any; ``inputs`` are not needed."""
         filters = dense.to(self.values)

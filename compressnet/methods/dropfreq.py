@@ -116,6 +116,12 @@ class DropFreqWeight(StructuredWeight):
         return kernels(zeros.index_add(0, self.positions, self.values), self.transform, self.shape)
 
     @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """The kept coefficients take those of their rows."""
+        self.values.mul_(factors[self.positions // self.shape[1:].numel()])
+        return True
+
+    @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Take the kept coefficients of the dense weight; ``inputs`` are not needed."""
         self.values.copy_(coefficients(dense.to(self.values), self.transform).index_select(0, self.positions))

@@ -116,6 +116,12 @@ class LowRankWeight(ProductWeight):
         """Multiply the weight by a number: the left factor takes it."""
         self.left.mul_(factor)
 
+    @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """The left factor takes them."""
+        self.left.view(len(factors), -1).mul_(factors[:, None])
+        return True
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two thin products."""
         return F.linear(F.linear(self._split(x), self.right).flatten(-2), self.left.view(self.shape[0], -1))

@@ -108,6 +108,12 @@ class MonarchWeight(ProductWeight):
         """Multiply the weight by a number: L takes it."""
         self.left.mul_(factor)
 
+    @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """L takes them."""
+        self.left.mul_(factors[:, None])
+        return True
+
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two batched products."""
         left, right = self._factors()

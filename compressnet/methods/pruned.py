@@ -154,6 +154,12 @@ class PrunedWeight(StructuredWeight):
         return zeros.index_add(0, self.positions, self.values).view(self.shape)
 
     @torch.no_grad()
+    def scale_rows_(self, factors: Tensor) -> bool:
+        """The kept entries take those of their rows."""
+        self.values.mul_(factors[self.positions // self.shape[1:].numel()])
+        return True
+
+    @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Keep the entries of largest magnitude, of equal ones any; a packed weight takes those at its positions.
 

@@ -151,6 +151,15 @@ class Contract:
         weight.scale_(-2.5)
         torch.testing.assert_close(weight.to_dense(), -2.5 * once)
 
+    @pytest.mark.parametrize("shape", SHAPES, ids=key)
+    def test_scaling_its_rows_scales_those_of_the_dense_weight_or_changes_nothing(self, shape: tuple[int, ...]) -> None:
+        weight = self.filled(shape, dtype=torch.float64)
+        once = weight.to_dense().detach()
+        factors = torch.linspace(-2, 3, shape[0], dtype=torch.float64)
+        taken = weight.scale_rows_(factors)
+        wanted = once * factors.view(-1, *[1] * (len(shape) - 1)) if taken else once
+        torch.testing.assert_close(weight.to_dense(), wanted)
+
     @pytest.mark.parametrize("shape", [(32, 48), (24, 40, 3, 3), (40, 24, 1, 1)], ids=key)
     def test_it_runs_in_bfloat16_and_under_autocast(self, shape: tuple[int, ...]) -> None:
         weight = self.filled(shape)
