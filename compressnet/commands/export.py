@@ -14,10 +14,11 @@ from compressnet.description import Description, describe
 from compressnet.errors import DataError, FileError, did_you_mean
 from compressnet.nbytes import parse_nbytes
 from compressnet.output import check_output, replacing
+from compressnet.plan.ratios import without_chosen_bits
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import ExportSection, Recipe
 from compressnet.recipe.schema import CalibrationSection
-from compressnet.shipping import Choosing, noise, quantise, read_dense, to_ship, write_dense, write_plain
+from compressnet.shipping import Choosing, Numbers, noise, quantise, read_dense, to_ship, write_dense, write_plain
 from compressnet.training.parts import open_images, recipe_of, sample_images
 
 IMAGES = 8
@@ -96,6 +97,10 @@ def export(
     nbytes = _nbytes(target_size, dense, recipe.export.coder)
     if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):
         description = dataclasses.replace(description, quantisers={})
+    elif not dense and recipe.export.coder != "none":
+        nbytes = recipe.budget
+    if recipe.budget is not None and nbytes is not None:
+        description = dataclasses.replace(description, layers=without_chosen_bits(recipe, description.layers))
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
     if dtype not in DTYPES:
@@ -109,10 +114,7 @@ def export(
     recipe = recipe.model_copy(update={"export": settings})
     numbers = None
     if not dense and settings.coder != "none":
-        choosing = None
-        if nbytes is not None or (settings.bits == "auto" and not description.quantisers):
-            choosing = _choosing(description, recipe, nbytes, str(file), progress)
-        numbers = quantise(Path(file), described, recipe, choosing, progress)
+        numbers = _quantised(Path(file), described, recipe, nbytes, progress)
     with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
         if numbers is not None:
             model = numbers.write(temporary)
@@ -136,6 +138,20 @@ def export(
         wanted.abs().max().item(),
         (reloaded.argmax(1) == wanted.argmax(1)).double().mean().item(),
     )
+
+
+def _quantised(file: Path, description: Description, recipe: Recipe, nbytes: int | None, progress: Progress) -> Numbers:
+    """On the grids that numbers were trained for, where they were and the file then fits; else on ones chosen here."""
+    if description.quantisers:
+        trained = quantise(file, description, recipe, progress=progress)
+        if nbytes is None or trained.nbytes() <= nbytes:
+            return trained
+        progress.note(f"the steps that it was trained for take {trained.nbytes():,} bytes: others are chosen")
+        description = dataclasses.replace(description, quantisers={})
+    if nbytes is None and recipe.export.bits != "auto":
+        return quantise(file, description, recipe, progress=progress)
+    choosing = _choosing(description, recipe, nbytes, str(file), progress)
+    return quantise(file, description, recipe, choosing, progress)
 
 
 def _nbytes(target_size: str | int | None, dense: bool, coder: str) -> int | None:

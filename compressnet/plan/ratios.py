@@ -1,6 +1,7 @@
 """The ratios that a layer may have where the budget of the whole file chooses among them."""
 
 import dataclasses
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from compressnet.errors import PlanError
@@ -12,18 +13,18 @@ from compressnet.structured import MethodConfig
 
 LARGEST = 256.0
 """Ratio that is tried where a rule has no ``max_ratio``."""
-_GRID = sorted(part * 2.0**octave for octave in range(9) for part in (1.0, 1.5))
+_GRID = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 32, 64, 128, 256)
 
 
 def ratios(rule: BudgetRule, layer: PlannedLayer) -> list[float]:
-    """Rising ratios, two an octave, that the rule and the method allow, each of which stores fewer numbers than before.
+    """Rising ratios that the rule and the method allow, each of which stores fewer numbers than before.
 
     Raises:
         PlanError: there is none.
     """
     method, most = BY_NAME[rule.method], rule.max_ratio or max(LARGEST, rule.min_ratio)
     found: dict[int, float] = {}
-    for ratio in sorted({rule.min_ratio, most, *(each for each in _GRID if rule.min_ratio < each < most)}):
+    for ratio in sorted({rule.min_ratio, most, *(float(each) for each in _GRID if rule.min_ratio < each < most)}):
         config = rule.config_at(ratio)
         if method.rejects(layer.shape, config) is None:
             found.setdefault(method(layer.shape, config, 0, device="meta").numel, ratio)
@@ -48,6 +49,12 @@ def rule_of(recipe: Recipe, layer: PlannedLayer) -> Rule | None:
     """The rule of a recipe that a layer of its plan was taken by; None where it stays dense."""
     rules = [rule for rule in recipe.rules if isinstance(rule, Rule)]
     return next((rule for rule in rules if takes(rule, layer)), None) if layer.method else None
+
+
+def without_chosen_bits(recipe: Recipe, layers: Iterable[PlannedLayer]) -> tuple[PlannedLayer, ...]:
+    """The layers of a plan with the bits that their rules say, and none that a budget has chosen."""
+    rules = ((layer, rule_of(recipe, layer)) for layer in layers)
+    return tuple(dataclasses.replace(layer, bits=None if rule is None else rule.bits) for layer, rule in rules)
 
 
 def takes(rule: Rule, layer: PlannedLayer) -> bool:

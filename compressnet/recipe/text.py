@@ -214,11 +214,7 @@ def _classes(annotation: Any) -> list[type[BaseModel]]:
 
 def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
-    if (
-        kind == "extra_forbidden"
-        and key[-1] in ("numel", "nbytes", "min_ratio", "max_ratio")
-        and issubclass(section, Rule)
-    ):
+    if kind == "extra_forbidden" and key[-1] in BudgetRule.model_fields and issubclass(section, Rule):
         sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
         return f"unknown key; its size is set by {sizes}"
     if kind == "extra_forbidden" and key[-1] == "method" and issubclass(section, BlockRule):

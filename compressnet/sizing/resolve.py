@@ -1,0 +1,173 @@
+"""A plan whose budget is still to be shared, resolved: exact ratios and bits for every layer."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from compressnet.allocation.sensitivity import divergence
+from compressnet.errors import PlanError
+from compressnet.maths.allocation import allocate
+from compressnet.methods import BY_NAME
+from compressnet.plan import Plan, PlannedLayer, in_order
+from compressnet.plan.ratios import ratios, rule_of, with_config
+from compressnet.progress import SILENT, Progress
+from compressnet.recipe.rules import BudgetRule
+from compressnet.sizing.forms import Loss, forms
+from compressnet.sizing.options import Option, options
+from compressnet.sizing.overhead import Overhead, overhead
+from compressnet.sizing.views import View, views
+from compressnet.structured import MethodConfig
+
+JUDGES = 48  # images on which it is measured what an error of a layer means
+_FAR = 0.3  # nats: a probe that moves answers farther is made smaller
+_USUAL_BITS = 8  # of numbers that are not measured, where nothing says theirs
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a layer of a resolved plan is thought to take and to lose.
+
+    Args:
+        nbytes: in the exported file.
+        bits: of each of its numbers.
+        share: of the loss of all layers.
+    """
+
+    nbytes: float
+    bits: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A resolved plan.
+
+    Args:
+        plan: with exact ratios and bits.
+        estimates: by layer.
+        overhead: beside them.
+    """
+
+    plan: Plan
+    estimates: Mapping[str, Estimate]
+    overhead: Overhead
+
+    @property
+    def nbytes(self) -> int:
+        """What the exported file is thought to take."""
+        return round(self.overhead.nbytes + sum(each.nbytes for each in self.estimates.values()))
+
+
+@torch.no_grad()
+def resolve(plan: Plan, model: nn.Module, images: Tensor | None, progress: Progress = SILENT) -> Sized:
+    """Choose the ratios and bits that a plan leaves open, such that what fits its budget loses least.
+
+    With images an error of a layer's weight costs what it does to its outputs on samples that the fit leaves out, in
+    units of what one such error of this layer alone does to the model's answers. Without, it costs its share of the
+    weight's energy. Errors of different layers are taken to add up.
+
+    Args:
+        plan: of a recipe with a budget.
+        model: dense, on the CPU, its blocks placed; in evaluation mode. It is left as it was.
+        images: unlabelled, of shape (N, C, H, W).
+        progress: is told each layer.
+
+    Raises:
+        PlanError: what is not left open takes more than the budget.
+        DataError: the model cannot take the images.
+    """
+    budget = plan.recipe.budget
+    if budget is None:
+        raise ValueError("the recipe has no budget")
+    measured = [layer for layer in plan.layers if _is_measured(layer)]
+    seen = {} if images is None else views(model, measured, images)
+    judge = None if images is None else _Judge(model, images[:JUDGES])
+    curves: dict[str, list[Option]] = {}
+    with progress.task("measuring layers", len(measured)) as advance:
+        for layer in measured:
+            curves[layer.name] = _curve(plan, layer, model, seen.get(layer.name), judge)
+            advance(1, layer=layer.name)
+    beside = overhead(plan)
+    rest = [each for each in in_order(plan.blocks, plan.layers) if each.name not in curves]
+    rest = [each for each in rest if not (isinstance(each, PlannedLayer) and each.auxiliary)]
+    fixed = {each.name: each.numel() * (each.bits or _USUAL_BITS) / 8 for each in rest}
+    room = budget - beside.nbytes - sum(fixed.values())
+    places = allocate([[(each.nbytes, each.loss) for each in curve] for curve in curves.values()], room)
+    if places is None:
+        least = round(budget - room + sum(min(each.nbytes for each in curve) for curve in curves.values()))
+        raise PlanError(f"the layers take at least {least:,} bytes", f"budget {budget:,}", "raise it, or a max_ratio")
+    chosen = {name: curve[place] for (name, curve), place in zip(curves.items(), places, strict=True)}
+    lost = sum(each.loss for each in chosen.values()) or 1.0
+    estimates = {name: Estimate(each.nbytes, each.bits, each.loss / lost) for name, each in chosen.items()}
+    estimates |= {name: Estimate(nbytes, _USUAL_BITS, 0.0) for name, nbytes in fixed.items()}
+    layers = tuple(_resolved(layer, chosen.get(layer.name)) for layer in plan.layers)
+    return Sized(dataclasses.replace(plan, layers=layers), estimates, beside)
+
+
+def _is_measured(layer: PlannedLayer) -> bool:
+    """Whether a layer can be built in a moment; what is fitted in many steps is not built to be weighed."""
+    return not layer.auxiliary and (
+        layer.method is None or BY_NAME[layer.method].linear or "ratio" in BY_NAME[layer.method].Config.sizes
+    )
+
+
+def _curve(
+    plan: Plan, layer: PlannedLayer, model: nn.Module, view: View | None, judge: "_Judge | None"
+) -> list[Option]:
+    rule = rule_of(plan.recipe, layer)
+    configs: list[MethodConfig] = []
+    if isinstance(rule, BudgetRule) and not rule.given:
+        configs = [rule.config_at(ratio) for ratio in ratios(rule, layer)]
+    elif layer.method:
+        configs = [BY_NAME[layer.method].read_config(layer.config)]
+    dense = model.get_parameter(layer.parameter).detach().float()
+    calibration = plan.recipe.calibration
+    made, loss, probe = forms(layer, configs, dense, view, 0.0 if calibration is None else calibration.ridge)
+    unit = 1 / max(dense.double().square().sum().item(), 1e-30)
+    if view is not None and judge is not None:
+        unit = judge.unit(layer, probe, loss, view)
+    given = plan.recipe.export.bits if layer.bits is None else layer.bits
+    found = options(made, given if isinstance(given, int) else None)
+    return [dataclasses.replace(each, loss=unit * each.loss) for each in found]
+
+
+def _resolved(layer: PlannedLayer, option: Option | None) -> PlannedLayer:
+    if option is None:
+        return layer
+    return dataclasses.replace(
+        with_config(layer, option.config) if option.config is not None else layer, bits=option.bits
+    )
+
+
+class _Judge:
+    """What an error of one layer does to the answers of a model."""
+
+    def __init__(self, model: nn.Module, images: Tensor) -> None:
+        self._model, self._images = model, images
+        self._answer = model(images)
+
+    def unit(self, layer: PlannedLayer, probe: Tensor, loss: Loss, view: View) -> float:
+        """Nats of the answers for each unit of a layer's loss, at an error like the probe."""
+        for scale in (1.0, 0.5, 0.25, 0.125, 0.0625):
+            with self._changed(layer, scale * probe, view):
+                found = divergence(self._answer, self._model(self._images))
+            if found < _FAR:
+                break
+        return max(found, 0.0) / max(loss(scale * probe), 1e-30)
+
+    @contextmanager
+    def _changed(self, layer: PlannedLayer, error: Tensor, view: View) -> Iterator[None]:
+        """While it runs, the layer has an error, and a bias that makes up for the mean of what comes of it."""
+        errors = {layer.parameter: error}
+        if view.centred:
+            errors[layer.bias] = -(error @ view.pairs.inputs.mean.to(error)[:, :, None])
+        before = {name: self._model.get_parameter(name).clone() for name in errors}
+        for name, each in errors.items():
+            self._model.get_parameter(name).add_(each.reshape(before[name].shape))
+        yield
+        for name, each in before.items():
+            self._model.get_parameter(name).copy_(each)
