@@ -84,7 +84,8 @@ def allocate(curves: Sequence[Sequence[tuple[float, float]]], budget: float) -> 
 
     Every curve starts at the cheapest point of its envelope. Then whichever step along an envelope saves most loss for
     its cost is taken: what is reached after each is the least of loss + λ · cost for some λ, so that nothing of no
-    greater cost has less loss. A step that does not fit ends its curve; the others go on.
+    greater cost has less loss. A step that does not fit ends its curve; the others go on. What is left then is spent on
+    points off the envelopes.
 
     Args:
         curves: points of cost and loss, at least one each.
@@ -116,7 +117,23 @@ def allocate(curves: Sequence[Sequence[tuple[float, float]]], budget: float) -> 
             rest -= cost
         else:
             ended.add(number)
-    return chosen
+    return _filled(curves, chosen, rest)
+
+
+def _filled(curves: Sequence[Sequence[tuple[float, float]]], chosen: list[int], rest: float) -> list[int]:
+    """A choice with what is left of its budget spent, each time where it saves most loss."""
+    while True:
+        better = [
+            (curve[chosen[number]][1] - loss, number, place)
+            for number, curve in enumerate(curves)
+            for place, (cost, loss) in enumerate(curve)
+            if cost <= curve[chosen[number]][0] + rest and loss < curve[chosen[number]][1]
+        ]
+        if not better:
+            return chosen
+        _, number, place = max(better)
+        rest -= curves[number][place][0] - curves[number][chosen[number]][0]
+        chosen[number] = place
 
 
 def _gain(before: tuple[float, float], after: tuple[float, float]) -> float:

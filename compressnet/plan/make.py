@@ -13,10 +13,10 @@ from compressnet.maths.seeds import layer_seed
 from compressnet.methods import BY_NAME
 from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
 from compressnet.plan.budget import config_for
-from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
+from compressnet.plan.layers import CHOSEN, FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
-from compressnet.recipe.rules import RULES
+from compressnet.recipe.rules import RULES, BudgetRule
 from compressnet.recipe.schema import ROOTLESS
 from compressnet.trace import parameter_macs
 from compressnet.zoo import models
@@ -213,7 +213,7 @@ def _assign(
             method=rule.method,
             config=config.model_dump(),
             seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
-            remark=method.remark(layer.shape, config),
+            remark=CHOSEN if isinstance(rule, BudgetRule) and not rule.given else method.remark(layer.shape, config),
             macs=layer.macs_with(method, config),
             lr_scale=rule.lr_scale,
             weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,

@@ -1,6 +1,8 @@
 """The forms of one layer: its weight in every ratio that it may have, and how far each is from the dense one."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,14 +20,35 @@ NOTHING_LEFT = 0.95  # of the dense outputs: a ratio that loses so much has noth
 _STEPS = 30  # of conjugate gradients
 _WIDEST = 2048  # inputs, of a layer whose rounding is thought to make up for itself
 
-Loss = Callable[[Tensor], float]
-"""Of an error of the weight, shape (groups, out, in)."""
+Loss = Callable[[Tensor, bool], float]
+"""Of an error of the weight, shape (groups, out, in), and whether the bias makes up for its mean."""
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The forms of a layer, with errors of its weight to probe the model by, of shape (groups, out, in).
+
+    Args:
+        forms: by rising ratio.
+        loss: of an error.
+        lost: that a ratio in the middle makes; None where none makes any.
+        noise: that inexact numbers make.
+    """
+
+    forms: list[Form]
+    loss: Loss
+    lost: Tensor | None
+    noise: Tensor
+
+    def weighed(self, lost: float, noise: float) -> list[Form]:
+        """The forms with both losses in other units, each given as how many one of today's is."""
+        return [dataclasses.replace(form, lost=lost * form.lost, noise=noise * form.noise) for form in self.forms]
 
 
 @torch.no_grad()
 def forms(
     layer: PlannedLayer, configs: Sequence[MethodConfig], dense: Tensor, view: View | None, ridge: float
-) -> tuple[list[Form], Loss, Tensor]:
+) -> Forms:
     """Fit a layer at each of its ratios.
 
     Args:
@@ -34,20 +57,17 @@ def forms(
         dense: its weight.
         view: what it sees; None counts errors of the weight alone.
         ridge: see :func:`compressnet.calibration.calibrate_`.
-
-    Returns:
-        the forms; what an error of the weight loses; and one such error, as a probe of what that means to the model.
     """
     matrix = dense.reshape(layer.groups, -1, dense[0].numel())
 
-    def loss(error: Tensor) -> float:
-        return error.square().sum(dtype=torch.float64).item() if view is None else view.loss(error)
+    def loss(error: Tensor, corrected: bool) -> float:
+        return error.square().sum(dtype=torch.float64).item() if view is None else view.loss(error, corrected)
 
     if not configs:
         noise = _noise(dense, 0).view_as(matrix)
         share = _made_up(view) if view is not None else 1.0
-        return [Form(None, _standard(dense), 0, 0.0, share * loss(noise) / NOISE**2)], loss, noise
-    found, probes, whole = [], [], loss(matrix)
+        return Forms([Form(None, _standard(dense), 0, 0.0, share * loss(noise, False) / NOISE**2)], loss, None, noise)
+    found, errors, noises, whole = [], [], [], loss(matrix, True)
     for config in configs:
         weight = type(layer.build("meta"))(layer.shape, config, layer.seed or 0)
         _fit_(weight, dense, view, ridge)
@@ -56,14 +76,15 @@ def forms(
         stored = [_standard(parameter) for parameter in parameters]
         for place, parameter in enumerate(parameters):
             parameter.add_(_noise(parameter, place))
-        noise = weight.to_dense().reshape(matrix.shape) - fitted
+        errors.append(fitted - matrix)
+        noises.append(weight.to_dense().reshape(matrix.shape) - fitted)
         beside = weight.numel - sum(parameter.numel() for parameter in parameters)
-        lost, rough = loss(fitted - matrix), loss(noise) / NOISE**2
+        lost, rough = loss(errors[-1], True), loss(noises[-1], False) / NOISE**2
         found.append(Form(config, torch.cat([each.flatten() for each in stored]), beside, lost, rough, len(stored)))
-        probes.append(fitted - matrix if lost > 1e-6 * whole else noise)
         if lost > NOTHING_LEFT * whole:
             break
-    return found, loss, probes[len(probes) // 2]
+    lossy = [error for error, form in zip(errors, found, strict=True) if form.lost > 1e-6 * whole]
+    return Forms(found, loss, lossy[len(lossy) // 2] if lossy else None, noises[0])
 
 
 def _fit_(weight: StructuredWeight, dense: Tensor, view: View | None, ridge: float) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from compressnet.coding.quantisers import Uniform, fit_uniform
 from compressnet.structured import MethodConfig
 
-STEPS = [2.0 ** (1 - exponent / 2) for exponent in range(15)]
-"""In standard deviations of the numbers, from 2 to 1/64."""
+STEPS = [2.0 ** (2 - exponent / 2) for exponent in range(17)]
+"""In standard deviations of the numbers, from 4 to 1/64."""
 RECORD = 16
 """Bytes of a tensor's record in a coded file, about."""
 _SAMPLE = 1 << 15  # numbers whose entropy is taken

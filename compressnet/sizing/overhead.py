@@ -76,9 +76,7 @@ def check_budget(draft: Draft, plan: Plan) -> None:
     least = round(beside.nbytes + numbers * LEAST_BITS / 8)
     if budget < least:
         what = f"{numbers:,} numbers of a bit each and {beside.nbytes:,} bytes beside them"
-        draft.mistake(
-            ("budget",), f"{budget:,} bytes are too few: the least that the rules can do is {least:,}, {what}"
-        )
+        draft.mistake(("budget",), f"{budget:,} bytes are too few: the rules take at least {least:,}, {what}")
     most = beside.index + 2 * plan.dense_numel
     if budget > most:
         draft.mistake(("budget",), f"{budget:,} bytes hold the dense model at 16 bits a number, which takes {most:,}")

@@ -126,13 +126,14 @@ def _curve(
         configs = [BY_NAME[layer.method].read_config(layer.config)]
     dense = model.get_parameter(layer.parameter).detach().float()
     calibration = plan.recipe.calibration
-    made, loss, probe = forms(layer, configs, dense, view, 0.0 if calibration is None else calibration.ridge)
-    unit = 1 / max(dense.double().square().sum().item(), 1e-30)
+    made = forms(layer, configs, dense, view, 0.0 if calibration is None else calibration.ridge)
     if view is not None and judge is not None:
-        unit = judge.unit(layer, probe, loss, view)
+        noise = judge.unit(layer, made.noise, made.loss, None)
+        lost = noise if made.lost is None else judge.unit(layer, made.lost, made.loss, view)
+    else:
+        lost = noise = 1 / max(dense.double().square().sum().item(), 1e-30)
     given = plan.recipe.export.bits if layer.bits is None else layer.bits
-    found = options(made, given if isinstance(given, int) else None)
-    return [dataclasses.replace(each, loss=unit * each.loss) for each in found]
+    return options(made.weighed(lost, noise), given if isinstance(given, int) else None)
 
 
 def _resolved(layer: PlannedLayer, option: Option | None) -> PlannedLayer:
@@ -150,21 +151,27 @@ class _Judge:
         self._model, self._images = model, images
         self._answer = model(images)
 
-    def unit(self, layer: PlannedLayer, probe: Tensor, loss: Loss, view: View) -> float:
-        """Nats of the answers for each unit of a layer's loss, at an error like the probe."""
+    def unit(self, layer: PlannedLayer, probe: Tensor, loss: Loss, corrected: View | None) -> float:
+        """Nats of the answers for each unit of a layer's loss, at an error like the probe.
+
+        Args:
+            layer: dense.
+            probe: an error of its weight.
+            loss: of an error.
+            corrected: what the layer sees, where its bias makes up for the mean of what comes of the error.
+        """
         for scale in (1.0, 0.5, 0.25, 0.125, 0.0625):
-            with self._changed(layer, scale * probe, view):
+            with self._changed(layer, scale * probe, corrected):
                 found = divergence(self._answer, self._model(self._images))
             if found < _FAR:
                 break
-        return max(found, 0.0) / max(loss(scale * probe), 1e-30)
+        return max(found, 0.0) / max(loss(scale * probe, corrected is not None), 1e-30)
 
     @contextmanager
-    def _changed(self, layer: PlannedLayer, error: Tensor, view: View) -> Iterator[None]:
-        """While it runs, the layer has an error, and a bias that makes up for the mean of what comes of it."""
+    def _changed(self, layer: PlannedLayer, error: Tensor, corrected: View | None) -> Iterator[None]:
         errors = {layer.parameter: error}
-        if view.centred:
-            errors[layer.bias] = -(error @ view.pairs.inputs.mean.to(error)[:, :, None])
+        if corrected is not None and corrected.centred:
+            errors[layer.bias] = -(error @ corrected.pairs.inputs.mean.to(error)[:, :, None])
         before = {name: self._model.get_parameter(name).clone() for name in errors}
         for name, each in errors.items():
             self._model.get_parameter(name).add_(each.reshape(before[name].shape))

@@ -44,20 +44,17 @@ class View:
         kept = torch.arange(len(self.inputs)) % _LEFT_OUT > 0 if len(self.inputs) >= _LEFT_OUT else slice(None)
         return Pairs(Inputs(self.inputs[kept], self.centred), self.outputs[kept])
 
-    @cached_property
-    def judges(self) -> Tensor:
-        """The inputs that are left out of the fit, less the mean of the others where that is centred."""
-        rows = self.inputs[::_LEFT_OUT]
-        mean = self.pairs.inputs.mean.to(rows) if self.centred else 0
-        return (rows - mean).transpose(0, 1)
-
-    def loss(self, error: Tensor) -> float:
+    def loss(self, error: Tensor, corrected: bool) -> float:
         """E (e x)ᵀ Γ (e x) over the samples that are left out.
 
         Args:
             error: e of the weight, shape (groups, out, in).
+            corrected: whether the bias, if there is one, makes up for the mean of e x, as calibration has it.
         """
-        wrong = self.judges @ error.mT
+        rows = self.inputs[::_LEFT_OUT]
+        if corrected and self.centred:
+            rows = rows - self.pairs.inputs.mean.to(rows)
+        wrong = rows.transpose(0, 1) @ error.mT
         if self.cost is None:
             charged = wrong
         else:

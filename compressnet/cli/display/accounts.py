@@ -117,9 +117,7 @@ def facts(account: Account) -> list[str]:
     """What the table adds up to, in words."""
     lines = []
     if account.budget is not None:
-        lines.append(
-            f"about {count(account.nbytes)} bytes are expected, of the {count(account.budget)} that are allowed"
-        )
+        lines.append(f"about {count(account.nbytes)} bytes, of the {count(account.budget)} that the file may have")
     if account.file_nbytes is None:
         fewer = times(_ratio(account.dense_numel, account.numel))
         lines.append(f"{fewer} fewer numbers than the dense model; the file adds a header")
