@@ -4,26 +4,27 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from compressnet.allocation.sensitivity import divergence
 from compressnet.errors import PlanError
+from compressnet.fitting.linear import RIDGE
 from compressnet.maths.allocation import allocate
 from compressnet.methods import BY_NAME
 from compressnet.plan import Plan, PlannedLayer, in_order
 from compressnet.plan.ratios import ratios, rule_of, with_config
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe.rules import BudgetRule
-from compressnet.sizing.forms import Loss, forms
+from compressnet.sizing.forms import forms
 from compressnet.sizing.options import Option, options
 from compressnet.sizing.overhead import Overhead, overhead
 from compressnet.sizing.views import View, views
 from compressnet.structured import MethodConfig
 
-JUDGES = 48  # images on which it is measured what an error of a layer means
-_FAR = 0.3  # nats: a probe that moves answers farther is made smaller
+JUDGES = 32  # images on which it is measured what an error of a layer does to answers
 _USUAL_BITS = 8  # of numbers that are not measured, where nothing says theirs
 
 
@@ -66,9 +67,8 @@ class Sized:
 def resolve(plan: Plan, model: nn.Module, images: Tensor | None, progress: Progress = SILENT) -> Sized:
     """Choose the ratios and bits that a plan leaves open, such that what fits its budget loses least.
 
-    With images an error of a layer's weight costs what it does to its outputs on samples that the fit leaves out, in
-    units of what one such error of this layer alone does to the model's answers. Without, it costs its share of the
-    weight's energy. Errors of different layers are taken to add up.
+    With images an error of a layer's weight costs what it does to the model's answers when it is the only one, in nats;
+    without, its share of the weight's energy. Errors of different layers are taken to add up.
 
     Args:
         plan: of a recipe with a budget.
@@ -126,14 +126,10 @@ def _curve(
         configs = [BY_NAME[layer.method].read_config(layer.config)]
     dense = model.get_parameter(layer.parameter).detach().float()
     calibration = plan.recipe.calibration
-    made = forms(layer, configs, dense, view, 0.0 if calibration is None else calibration.ridge)
-    if view is not None and judge is not None:
-        noise = judge.unit(layer, made.noise, made.loss, None)
-        lost = noise if made.lost is None else judge.unit(layer, made.lost, made.loss, view)
-    else:
-        lost = noise = 1 / max(dense.double().square().sum().item(), 1e-30)
+    moved = None if view is None or judge is None else partial(judge.moved, layer, view)
+    made = forms(layer, configs, dense, view, moved, RIDGE if calibration is None else calibration.ridge)
     given = plan.recipe.export.bits if layer.bits is None else layer.bits
-    return options(made.weighed(lost, noise), given if isinstance(given, int) else None)
+    return options(made, given if isinstance(given, int) else None)
 
 
 def _resolved(layer: PlannedLayer, option: Option | None) -> PlannedLayer:
@@ -151,26 +147,22 @@ class _Judge:
         self._model, self._images = model, images
         self._answer = model(images)
 
-    def unit(self, layer: PlannedLayer, probe: Tensor, loss: Loss, corrected: View | None) -> float:
-        """Nats of the answers for each unit of a layer's loss, at an error like the probe.
+    def moved(self, layer: PlannedLayer, view: View, error: Tensor, corrected: bool) -> float:
+        """How far answers are moved by an error of one layer.
 
         Args:
             layer: dense.
-            probe: an error of its weight.
-            loss: of an error.
-            corrected: what the layer sees, where its bias makes up for the mean of what comes of the error.
+            view: what it sees.
+            error: of its weight, shape (groups, out, in).
+            corrected: whether its bias makes up for the mean of what comes of the error.
         """
-        for scale in (1.0, 0.5, 0.25, 0.125, 0.0625):
-            with self._changed(layer, scale * probe, corrected):
-                found = divergence(self._answer, self._model(self._images))
-            if found < _FAR:
-                break
-        return max(found, 0.0) / max(loss(scale * probe, corrected is not None), 1e-30)
+        with self._changed(layer, error, view if corrected and view.centred else None):
+            return max(0.0, divergence(self._answer, self._model(self._images)))
 
     @contextmanager
     def _changed(self, layer: PlannedLayer, error: Tensor, corrected: View | None) -> Iterator[None]:
         errors = {layer.parameter: error}
-        if corrected is not None and corrected.centred:
+        if corrected is not None:
             errors[layer.bias] = -(error @ corrected.pairs.inputs.mean.to(error)[:, :, None])
         before = {name: self._model.get_parameter(name).clone() for name in errors}
         for name, each in errors.items():

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressnet.methods import BY_NAME
 from compressnet.plan import PlannedLayer
-from compressnet.sizing.forms import NOISE, forms
+from compressnet.sizing.forms import FAR, NOISE, forms
 from compressnet.sizing.views import View, views
 
 
@@ -35,22 +35,32 @@ def configs(method: str, *ratios: float) -> list[Any]:
 @pytest.mark.parametrize("seen", [None, view()], ids=["weight", "images"])
 @pytest.mark.parametrize("method", ["hashednet", "freshnet", "dropfilt", "lowrank"])
 def test_a_larger_ratio_loses_more(method: str, seen: View | None) -> None:
-    made = forms(planned(method), configs(method, 2.5, 4, 6), DENSE, seen, 1e-3)
-    lost = [each.lost for each in made.forms]
+    made = forms(planned(method), configs(method, 2.5, 4, 6), DENSE, seen)
+    lost = [each.lost for each in made]
     assert len(lost) == 3
     assert lost == sorted(lost)
-    assert made.lost is not None
-    assert made.loss(made.lost, True) == pytest.approx(lost[1])
-    assert made.loss(made.noise, False) == pytest.approx(NOISE**2 * made.forms[0].noise)
-    assert [(each.lost, each.noise) for each in made.weighed(2, 3)] == [
-        (2 * each.lost, 3 * each.noise) for each in made.forms
-    ]
+    assert lost[0] > 0
 
 
 def test_a_ratio_that_leaves_nothing_ends_the_list() -> None:
-    made = forms(planned("hashednet"), configs("hashednet", 2, 96, 192), DENSE, None, 0)
-    assert len(made.forms) == 2
-    assert made.forms[-1].lost > 0.9 * made.loss(DENSE[None], True)
+    made = forms(planned("hashednet"), configs("hashednet", 2, 96, 192), DENSE)
+    assert len(made) == 2
+    assert made[-1].lost > 0.9
+
+
+def test_answers_are_asked_until_they_are_far_off_and_once_about_noise() -> None:
+    seen, asked = view(), []
+
+    def moved(error: torch.Tensor, corrected: bool) -> float:
+        asked.append(corrected)
+        return FAR * len(asked) / 3
+
+    made = forms(planned("hashednet"), configs("hashednet", 1.5, 2, 3, 4, 6), DENSE, seen, moved)
+    assert asked == [False, True, True]
+    lost = [each.lost for each in made]
+    assert lost[:2] == [FAR * 2 / 3, FAR]
+    assert lost == sorted(lost)
+    assert made[0].noise == pytest.approx(FAR / 3 / NOISE**2)
 
 
 @pytest.mark.parametrize("corrected", [True, False])
@@ -74,17 +84,17 @@ def test_a_loss_is_the_mean_of_the_charged_outputs_of_samples_left_out(cost: str
 
 def test_rounding_of_a_dense_weight_that_makes_up_for_itself_loses_less_than_noise() -> None:
     seen = view(2000)
-    made = forms(planned(None), [], DENSE, seen, 0)
+    (made,) = forms(planned(None), [], DENSE, seen, lambda error, corrected: seen.loss(error, corrected))
     draw = torch.Generator().manual_seed(5)
     drawn = [NOISE * DENSE.std(correction=0) * torch.randn(1, 12, 16, generator=draw) for _ in range(200)]
-    wanted = sum(made.loss(each, False) for each in drawn) / 200 / NOISE**2
-    assert 0.05 * wanted < made.forms[0].noise < wanted
+    wanted = sum(seen.loss(each, False) for each in drawn) / 200 / NOISE**2
+    assert 0.05 * wanted < made.noise < wanted
 
 
-def test_without_images_noise_of_a_dense_weight_is_its_variance() -> None:
+def test_without_images_noise_of_a_dense_weight_is_relative_to_it() -> None:
     wide = torch.randn(200, 300, generator=torch.Generator().manual_seed(4))
-    (made,) = forms(planned(None, (200, 300)), [], wide, None, 0).forms
-    assert made.noise == pytest.approx(wide.numel() * wide.var().item(), rel=0.02)
+    (made,) = forms(planned(None, (200, 300)), [], wide)
+    assert made.noise == pytest.approx(1, rel=0.02)
 
 
 class Net(nn.Module):
