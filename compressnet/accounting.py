@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,18 @@ def account_of_file(path: str | Path) -> Account:
         FileError: it is not a whole file of ours.
     """
     return account_of(read_header(path))
+
+
+def with_measured(account: Account, source: Account) -> Account:
+    """An account with what was measured of the file that it came from, where it does not say so itself."""
+    before = {row.name: row for row in source.rows}
+    rows = [
+        replace(row, error=before[row.name].error, output_error=before[row.name].output_error)
+        if row.name in before and row.error is None
+        else row
+        for row in account.rows
+    ]
+    return replace(account, rows=tuple(rows), results=account.results or source.results)
 
 
 def account_of(header: Header) -> Account:

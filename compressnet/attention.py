@@ -41,18 +41,7 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
-        super().__init__(
-            attention.embed_dim,
-            attention.num_heads,
-            attention.dropout,
-            attention.in_proj_bias is not None,
-            attention.bias_k is not None,
-            attention.add_zero_attn,
-            attention.kdim,
-            attention.vdim,
-            attention.batch_first,
-            device="meta",
-        )
+        super().__init__(**_arguments(attention), device="meta")
         for name, parameter in attention.named_parameters(recurse=False):
             setattr(self, name, parameter)
         self.out_proj = attention.out_proj
@@ -64,6 +53,19 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
         self.add_module(projection, InputProjection(structured).train(self.training))
         if bias is not None and self.in_proj_bias is not None:
             self.in_proj_bias = nn.Parameter(bias.to(self.in_proj_bias))
+
+    @torch.no_grad()
+    def ordinary(self) -> nn.MultiheadAttention:
+        """The ``nn.MultiheadAttention`` that computes the same, on the same device; it shares what is dense."""
+        attention = nn.MultiheadAttention(**_arguments(self), device="meta")
+        for name, parameter in self.named_parameters(recurse=False):
+            setattr(attention, name, parameter)
+        for name, projection in self.named_children():
+            if isinstance(projection, InputProjection):
+                setattr(attention, f"{name}_weight", nn.Parameter(projection.weight.contiguous()))
+        attention.out_proj.weight = nn.Parameter(self.out_proj.weight.contiguous())
+        attention.out_proj.bias = self.out_proj.bias
+        return attention.train(self.training)
 
     def __getattr__(self, name: str) -> Any:
         """A structured projection's dense tensor by its usual name, for callers that read it (as encoder layers do)."""
@@ -170,6 +172,21 @@ def opened(model: nn.Module) -> Iterator[None]:
     finally:
         for name, attention in closed.items():
             model.set_submodule(name, attention)
+
+
+def _arguments(attention: nn.MultiheadAttention) -> dict[str, Any]:
+    """What builds an attention like another."""
+    return {
+        "embed_dim": attention.embed_dim,
+        "num_heads": attention.num_heads,
+        "dropout": attention.dropout,
+        "bias": attention.in_proj_bias is not None,
+        "add_bias_kv": attention.bias_k is not None,
+        "add_zero_attn": attention.add_zero_attn,
+        "kdim": attention.kdim,
+        "vdim": attention.vdim,
+        "batch_first": attention.batch_first,
+    }
 
 
 def _mask(queries: Tensor, heads: int, attention: Tensor | None, padding: Tensor | None) -> Tensor | None:

@@ -1,6 +1,7 @@
 """A form that is not a linear map: a block stands for a run of consecutive layers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -81,6 +82,30 @@ class Block(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, ins) to (…, outs)."""
+
+    @classmethod
+    @abstractmethod
+    def linear_shapes(cls, ins: int, config: Any) -> list[tuple[int, int]]:
+        """Of the linear maps that compute the same with a ReLU behind each: outputs and inputs, in order."""
+
+    @abstractmethod
+    def linear_maps(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those maps, each as its weight and its bias."""
+
+    @torch.no_grad()
+    def ordinary(self) -> nn.Sequential:
+        """The layers of ``torch.nn`` that compute the same, on the same device: far more numbers than are stored."""
+        layers = nn.Sequential()
+        for weight, bias in self.linear_maps():
+            linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+            linear.weight, linear.bias = nn.Parameter(weight.contiguous()), nn.Parameter(bias.contiguous())
+            layers.extend((linear, nn.ReLU()))
+        return layers.train(self.training)
+
+    @property
+    def ordinary_numel(self) -> int:
+        """How many numbers those layers have."""
+        return sum(outs * (ins + 1) for outs, ins in self.linear_shapes(self.ins, self.config))
 
     @property
     def numel(self) -> int:

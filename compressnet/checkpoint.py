@@ -6,8 +6,10 @@ The only importer of safetensors.
 import json
 import os
 import re
+import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -19,17 +21,16 @@ from compressnet.coding.payload import decode, encode, join
 from compressnet.coding.quantisers import Quantiser
 from compressnet.coding.records import DamagedError
 from compressnet.coding.symbols import Coder
+from compressnet.consistency import check_blocks, check_dtypes, check_plan, check_shapes, check_structure
 from compressnet.container import CODED, KEY, PACKED, Header, read_header
+from compressnet.dense import dense_, expansion
 from compressnet.description import Description
 from compressnet.digest import BLANK, seal, verify
-from compressnet.errors import FileError, PlanError, listing
-from compressnet.layers import freeze as freeze_
-from compressnet.layers import remake_
+from compressnet.errors import FileError, did_you_mean
+from compressnet.layers import freeze, remake_
+from compressnet.limits import FORMS, MAX_BYTES, Form, check_memory
 from compressnet.output import replacing
-from compressnet.plan import PlannedBlock, PlannedLayer, candidates
-from compressnet.plan.runs import find_run
 from compressnet.rewrite import rewrite_
-from compressnet.structured import StructuredWeight
 from compressnet.tensors import check_state
 from compressnet.zoo import models
 
@@ -107,46 +108,64 @@ def load(
     *,
     into: nn.Module | None = None,
     dtype: torch.dtype | None = torch.float32,
-    freeze: bool = True,
+    form: Form = "frozen",
+    max_bytes: int = MAX_BYTES,
 ) -> nn.Module:
     """Build the model of a file and give it the file's weights.
 
     Args:
         path: of a file of any stage.
-        device: where the model goes; tables and, when frozen, dense weights are made on the CPU first, so that they are
-            the same bits everywhere.
+        device: where the model goes; tables and dense weights are made on the CPU first, so that they are the same
+            bits everywhere.
         into: the dense module of the caller's own from whose like the file was made; changed in place.
         dtype: of floating-point tensors; None keeps the file's.
-        freeze: keep dense weights for inference; training starts from ``freeze=False``.
+        form: ``compressed``, of few numbers, each of which can be trained; ``frozen``, the same with the dense weights
+            kept for inference beside them; ``dense``, the ordinary module with dense weights in the place of what is
+            compressed and no class of compressnet inside. Blocks become Linear and ReLU there, with a warning that
+            says how many numbers they have.
+        max_bytes: of memory that the model may take: stored numbers, tables and dense weights. It is counted before
+            any of it is taken, with four bytes for a number whose dtype is the file's.
 
     Returns:
         the model, in evaluation mode.
 
     Raises:
-        FileError: the file is damaged, foreign, newer, or not of this module.
+        FileError: the file is damaged, foreign, newer, not of this module, or would take too much memory.
     """
+    if form not in FORMS:
+        raise FileError(f"unknown form '{form}'; {did_you_mean(str(form), FORMS)}", "load(form=…)")
     header = read_header(path)
     description = Description.read(header)
     if into is None and description.spec is None:
         raise FileError(
             "it holds a module that is not torchvision's", str(path), "load(path, into=module) fills your own"
         )
-    model = _skeleton(description, into, str(path))
-    _check_shapes(header, model.state_dict(), str(path))
-    verify(header)
-    state = _read_state(header)
-    _check_dtypes(model.state_dict(), state, str(path))
+    model = models.skeleton(description.spec) if into is None and description.spec else into
+    assert model is not None
+    check_blocks(model, description.blocks, description.layers, str(path))
+    check_plan(model, description.blocks, description.layers, str(path))
+    with _restoring(model):
+        rewrite_(model, description.layers, description.blocks, "meta")
+        check_shapes(header, model.state_dict(), str(path))
+        check_memory(model, form, dtype, max_bytes, str(path))
+        verify(header)
+        state = _read_state(header)
+        check_dtypes(model.state_dict(), state, str(path))
     if dtype is not None:
         state = {name: t.to(dtype) if t.is_floating_point() else t for name, t in state.items()}
     fill_(model, state)
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     remake_(model, "cpu")
-    _check_structure(model, str(path))
+    check_structure(model, str(path))
     model.eval()
+    if form == "dense":
+        if grown := expansion(model):
+            warnings.warn(f"{path}: {grown}", stacklevel=2)
+        return dense_(model).to(device)
     model._compressnet = description  # type: ignore[assignment]
-    if freeze:
-        freeze_(model)
+    if form == "frozen":
+        freeze(model)
     return model.to(device)
 
 
@@ -171,72 +190,14 @@ def fill_(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(given, assign=True)
 
 
-def _skeleton(description: Description, into: nn.Module | None, where: str) -> nn.Module:
-    model = models.skeleton(description.spec) if into is None and description.spec else into
-    assert model is not None
-    _check_blocks(model, description.blocks, description.layers, where)
-    _check_plan(model, description.blocks, description.layers, where)
-    return rewrite_(model, description.layers, description.blocks)
-
-
-def _check_blocks(model: nn.Module, blocks: Sequence[PlannedBlock], layers: Sequence[PlannedLayer], where: str) -> None:
-    fitted = {layer.name: layer for layer in layers if layer.dense_shape}
-    for block in blocks:
-        head = fitted.pop(block.head, None)
-        try:
-            run = find_run(model, block.run)
-        except PlanError as error:
-            raise FileError(f"its block {block.name} does not fit the model: {error}", where) from None
-        found = run.names, run.head, run.ins, run.dense_numel
-        if found != (block.run, block.head, block.shape[1], block.dense_numel):
-            raise FileError(f"its block {block.name} does not fit the model's layers", where)
-        if head is None or head.dense_shape is None or head.shape != (head.dense_shape[0], block.shape[0]):
-            raise FileError(f"its plan has no layer that fits the block {block.name}", where)
-    if fitted or {name for block in blocks for name in block.run} & {layer.name for layer in layers}:
-        raise FileError("its plan gives layers to a block that is not there, or twice", where)
-
-
-def _check_plan(model: nn.Module, blocks: Sequence[PlannedBlock], layers: Sequence[PlannedLayer], where: str) -> None:
-    if len({layer.name for layer in layers}) != len(layers):
-        raise FileError("its plan names a layer twice", where)
-    own = {layer.name: layer for layer in candidates(model)}
-    for layer in layers:
-        if layer.name not in own:
-            raise FileError(f"its plan names {layer.name}, which the dense model does not have", where)
-        found, dense = own[layer.name], layer.dense_shape or layer.shape
-        if found.shape != dense:
-            raise FileError(f"its plan gives {layer.name} the shape {dense}; the model has {found.shape}", where)
-        if (found.kind, found.groups) != (layer.kind, layer.groups):
-            raise FileError(f"its plan of {layer.name} is not of the model's layer", where)
-    missing = own.keys() - {layer.name for layer in layers} - {name for block in blocks for name in block.run}
-    if missing:
-        raise FileError(f"its plan does not name {listing(sorted(missing), 4)}", where)
-
-
-def _check_shapes(header: Header, state: Mapping[str, Tensor], where: str) -> None:
-    missing = [name for name in state if name not in header.spans]
-    unexpected = [name for name in header.spans if name not in state]
-    if missing or unexpected:
-        parts = [f"missing {listing(missing, 4)}"] * bool(missing) + [f"unexpected {listing(unexpected, 4)}"] * bool(
-            unexpected
-        )
-        raise FileError(f"its tensors are not the model's: {'; '.join(parts)}", where)
-    for name, tensor in state.items():
-        if header.spans[name].shape != tuple(tensor.shape):
-            raise FileError(
-                f"its tensor {name} has the shape {header.spans[name].shape}; the plan gives {tuple(tensor.shape)}",
-                where,
-            )
-
-
-def _check_dtypes(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
-    for name, tensor in wanted.items():
-        if tensor.dtype is torch.uint8 and state[name].dtype is not torch.uint8:
-            raise FileError(f"its tensor {name} is of {state[name].dtype}, not of bytes", where)
-
-
-def _check_structure(model: nn.Module, where: str) -> None:
-    for name, module in model.named_modules():
-        if isinstance(module, StructuredWeight) and (reason := module.damage()):
-            layer = name.removesuffix(".structured")
-            raise FileError(f"its tensors of {layer} hold no weight: {reason}", where, "fetch it again")
+@contextmanager
+def _restoring(model: nn.Module) -> Iterator[None]:
+    """Where the block fails, a module of the caller's own is as it was."""
+    children = [(module, dict(module.named_children())) for module in model.modules()]
+    try:
+        yield
+    except FileError:
+        for module, before in children:
+            for name, child in before.items():
+                setattr(module, name, child)
+        raise

@@ -86,7 +86,7 @@ class Description:
             if description.spec and description.classes and len(description.classes) != description.spec.num_classes:
                 raise ValueError
             return description
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError):
             raise damaged(where) from None
 
 

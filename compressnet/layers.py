@@ -1,11 +1,15 @@
 """Layers that are generic over their weight: they keep everything else of the layer they replace."""
 
-from typing import ClassVar, Self
+from abc import abstractmethod
+from typing import ClassVar, Self, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from compressnet.block import Block
 from compressnet.structured import ConvGeometry, StructuredWeight
+
+Ordinary = TypeVar("Ordinary", nn.Linear, nn.Conv2d)
 
 
 class CompressedLayer(nn.Module):
@@ -24,6 +28,17 @@ class CompressedLayer(nn.Module):
         """The dense weight, for callers that pass it on to ``F.linear`` themselves (as Swin's attention does)."""
         return self.structured.dense()
 
+    @abstractmethod
+    def ordinary(self) -> nn.Module:
+        """The layer of ``torch.nn`` that computes the same, on the same device; it shares the bias."""
+
+    @torch.no_grad()
+    def _filled(self, layer: Ordinary) -> Ordinary:
+        """A layer with the dense weight, and the bias."""
+        layer.weight = nn.Parameter(self.structured.to_dense().contiguous())
+        layer.bias = self.bias  # type: ignore[assignment]
+        return layer.train(self.training)
+
 
 class CompressedLinear(CompressedLayer):
     """``nn.Linear`` over a structured weight of shape (out, in)."""
@@ -41,6 +56,10 @@ class CompressedLinear(CompressedLayer):
         """Shape (…, in) to (…, out)."""
         y = self.structured.matmul(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def ordinary(self) -> nn.Linear:
+        """The ``nn.Linear`` that computes the same."""
+        return self._filled(nn.Linear(self.in_features, self.out_features, device="meta"))
 
 
 class CompressedConv2d(CompressedLayer):
@@ -65,6 +84,22 @@ class CompressedConv2d(CompressedLayer):
         """Shape (N, in, H, W) to (N, out, H', W')."""
         y = self.structured.conv2d(x, self.geometry)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
+
+    def ordinary(self) -> nn.Conv2d:
+        """The ``nn.Conv2d`` that computes the same."""
+        height, width = self.kernel_size
+        convolution = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            (height, width),
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            padding_mode=self.padding_mode,  # type: ignore[arg-type]
+            device="meta",
+        )
+        return self._filled(convolution)
 
 
 def freeze(model: nn.Module) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 STAGES = ("dense", "converted", "finetuned", "exported")
+MAX_NUMEL = 2**40
+"""What no weight has, so that sizes made of a shape stay countable."""
 Check = Callable[[Any], bool]
 
 
@@ -39,6 +41,10 @@ def _is_side(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_shape(value: Any) -> bool:
+    return _list_of(_is_side)(value) and len(value) in (2, 4) and math.prod(value) < MAX_NUMEL
 
 
 def _or_none(check: Check) -> Check:
@@ -76,12 +82,13 @@ _META: Mapping[str, Check] = {
     "plan": _list_of(_is_mapping, least=0),
     "recipe": _is_mapping,
     "results": _is_results,
+    "quantisers": _or_none(_mapping_of(_keys(kind=_is_text))),
 }
 _LAYER: Mapping[str, Check] = {
     **_PRICED,
     "kind": _is_text,
-    "shape": _list_of(_is_side),
-    "dense_shape": _or_none(_list_of(_is_side)),
+    "shape": _is_shape,
+    "dense_shape": _or_none(_is_shape),
     "groups": _or_none(_is_side),
     "method": _or_none(_is_text),
     "remark": _or_none(_is_text),
@@ -90,6 +97,6 @@ _BLOCK: Mapping[str, Check] = {
     **_PRICED,
     "block": _is_text,
     "run": _list_of(_is_text),
-    "shape": _list_of(_is_side),
+    "shape": _is_shape,
     "dense_numel": _is_count,
 }

@@ -33,7 +33,7 @@ def with_weights(spec: ModelSpec, source: str | None, seed: int) -> nn.Module:
     if source is None or not is_ours(source):
         return weights.dense_model(spec, source, seed)
     model = models.fresh(spec, seed)
-    state = dense_state(load(source, freeze=False), source)
+    state = dense_state(load(source, form="compressed"), source)
     weights.load_weights_(model, state, weights.classifier_keys(spec), source)
     return model.eval()
 

@@ -17,8 +17,13 @@ OnLayer = Callable[[PlannedLayer, float, float | None], None]
 _TINY = 1e-30
 
 
-def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer], blocks: Sequence[PlannedBlock] = ()) -> nn.Module:
-    """Place every block, swap every planned layer for its compressed form, on its device (``meta`` included).
+def rewrite_(
+    model: nn.Module,
+    layers: Sequence[PlannedLayer],
+    blocks: Sequence[PlannedBlock] = (),
+    device: str | torch.device | None = None,
+) -> nn.Module:
+    """Place every block, swap every planned layer for its compressed form.
 
     The weights hold their initial values: see :func:`project_` for those of the dense layer.
 
@@ -26,21 +31,24 @@ def rewrite_(model: nn.Module, layers: Sequence[PlannedLayer], blocks: Sequence[
         model: changed in place.
         layers: of the plan.
         blocks: of the plan.
+        device: of what is new, such as ``meta``, where nothing is allocated; by default that of what it replaces.
 
     Returns:
         ``model``.
     """
     for block in blocks:
-        place_(model, block)
+        place_(model, block, device)
     for layer in layers:
         if layer.method:
-            device = model.get_parameter(layer.parameter).device
-            swap_(model, layer, layer.build(str(device)))
+            where = model.get_parameter(layer.parameter).device if device is None else device
+            swap_(model, layer, layer.build(str(where)))
     return model
 
 
 @torch.no_grad()
-def place_(model: nn.Module, planned: PlannedBlock) -> tuple[Block, nn.Linear]:
+def place_(
+    model: nn.Module, planned: PlannedBlock, device: str | torch.device | None = None
+) -> tuple[Block, nn.Linear]:
     """Put a block where the first of its layers is, and behind it a linear layer that fits its features.
 
     Of the others nothing is left that stores anything: the last dropout is kept, as a block has none itself.
@@ -50,7 +58,7 @@ def place_(model: nn.Module, planned: PlannedBlock) -> tuple[Block, nn.Linear]:
     """
     old = model.get_submodule(planned.head)
     assert isinstance(old, nn.Linear)
-    where = old.weight.device
+    where = old.weight.device if device is None else device
     block, modes = planned.build(str(where)), {name: model.get_submodule(name).training for name in planned.run}
     head = nn.Linear(block.outs, old.out_features, old.bias is not None, "meta", old.weight.dtype)
     head = head.to_empty(device=where)

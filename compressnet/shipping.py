@@ -1,7 +1,6 @@
 """The ways to write a model that is shipped: each writes it and says what it computes then."""
 
 import dataclasses
-import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,6 @@ from compressnet.description import Description
 from compressnet.errors import FileError
 from compressnet.folding import fold_norms_
 from compressnet.layers import freeze
-from compressnet.maths.hashing import normal
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.pretrained import dense_state
 from compressnet.progress import SILENT, Progress
@@ -29,7 +27,6 @@ from compressnet.recipe import ExportSection, Recipe
 from compressnet.rewrite import pack_
 from compressnet.zoo import models, weights
 from compressnet.zoo.models import ModelSpec
-from compressnet.zoo.preprocessing import Preprocessing
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -57,7 +54,7 @@ def plain(spec: ModelSpec, state: Mapping[str, Tensor]) -> nn.Module:
 
 def write_plain(file: Path, description: Description, settings: ExportSection, path: Path) -> nn.Module:
     """Write tensors as they are, cast, with positions packed; the model that they are of."""
-    model, described = without_auxiliary(load(file, freeze=False), description)
+    model, described = without_auxiliary(load(file, form="compressed"), description)
     layers = pack_(model, described.layers)
     state = cast(model.state_dict(), DTYPES[settings.dtype], str(file), set(dict(model.named_buffers())))
     fill_(model, state)
@@ -132,7 +129,7 @@ def quantise(
     Raises:
         FileError: a number is not finite or does not fit, or no steps keep to the tolerance or the bytes.
     """
-    model, described = without_auxiliary(load(file, freeze=False), description)
+    model, described = without_auxiliary(load(file, form="compressed"), description)
     _check_finite(model.state_dict(), str(file))
     known = {name: from_json(keys) for name, keys in described.quantisers.items() if name in model.state_dict()}
     coder: Coder = "huffman" if recipe.export.coder == "huffman" else "range"
@@ -157,7 +154,7 @@ def _fold_norms_(numbers: Numbers, progress: Progress) -> None:
         progress.note("norms are not folded: these numbers were trained for the steps that they have")
         return
     assert numbers.description.preprocessing is not None
-    fold_norms_(numbers.model, noise(numbers.description.preprocessing, 1))
+    fold_norms_(numbers.model, numbers.description.preprocessing.noise(1))
 
 
 def _allocated(numbers: Numbers, settings: ExportSection, choosing: Choosing, progress: Progress) -> Numbers:
@@ -168,12 +165,6 @@ def _allocated(numbers: Numbers, settings: ExportSection, choosing: Choosing, pr
     target = None if choosing.nbytes is None else Target(choosing.nbytes, measure)
     found = allocate_(numbers.model, planned, settings, choosing.images, choosing.judges, target, progress)
     return dataclasses.replace(numbers, quantisers=found.quantisers)
-
-
-def noise(preprocessing: Preprocessing, count: int) -> Tensor:
-    """Normal noise of the size the model sees, the same at every call: shape (count, C, H, W)."""
-    shape = (count, preprocessing.channels, preprocessing.crop, preprocessing.crop)
-    return normal(math.prod(shape), seed=0).float().view(shape)
 
 
 def to_ship(description: Description, recipe: Recipe, with_recipe: bool) -> Description:

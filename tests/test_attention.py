@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import VisionTransformer, swin_t
 
 import compressnet
 from compressnet.attention import CompressedMultiheadAttention, opened
+from compressnet.dense import dense_
 from compressnet.layers import CompressedLinear, freeze
 from compressnet.methods import BY_NAME
 from compressnet.plan import PlannedLayer, candidates, plan_layers
@@ -332,3 +334,21 @@ def test_attention_that_cannot_be_replaced_says_why() -> None:
     assert [layer.name for layer in candidates(own) if layer.remark is None] == []
     own.out_proj = nn.Linear(8, 8)  # type: ignore[assignment]
     assert isinstance(compressed(nn.ModuleList([own]))[0].out_proj, CompressedLinear)
+
+
+@pytest.mark.parametrize("arguments", CONSTRUCTED, ids=str)
+@pytest.mark.parametrize("match", ["*", "*.out_proj", "*.[iq]*_proj"])
+def test_the_ordinary_attention_of_a_compressed_one_is_torchs_and_computes_the_same(
+    arguments: dict[str, Any], match: str
+) -> None:
+    model = compressnet.compress(holder(**arguments), {"layers": [RULE | {"match": match}]})
+    ordinary = dense_(copy.deepcopy(model)).attention
+    assert type(ordinary) is nn.MultiheadAttention
+    assert type(ordinary.out_proj) is NonDynamicallyQuantizableLinear
+    assert str(ordinary) == str(nn.MultiheadAttention(WIDTH, HEADS, **arguments))
+    assert ordinary.state_dict().keys() == nn.MultiheadAttention(WIDTH, HEADS, **arguments).state_dict().keys()
+    query = torch.randn(5, 2, WIDTH)
+    key, value = (torch.randn(5, 2, arguments.get(width, WIDTH)) for width in ("kdim", "vdim"))
+    with torch.no_grad():
+        for given, expected in zip(ordinary(query, key, value), model(query, key, value), strict=True):
+            torch.testing.assert_close(given, expected)

@@ -75,7 +75,7 @@ def test_a_loaded_model_is_ready_for_inference_or_training(converted: Path) -> N
     assert not model.training
     frozen = [m.structured._frozen is not None for m in model.modules() if isinstance(m, CompressedLayer)]
     assert frozen == [True, False, True]  # deepfried runs as a product
-    fresh = compressnet.load(converted, freeze=False).train()
+    fresh = compressnet.load(converted, form="compressed").train()
     fresh(torch.randn(2, 1, 28, 28)).sum().backward()
     assert all(p.grad is not None for p in fresh.parameters())
 
@@ -236,6 +236,8 @@ METADATA = "its compressnet metadata is damaged"
         (into("classes")([0, 1]), METADATA),
         (into("model", "name")(7), METADATA),
         (into("recipe")([]), METADATA),
+        (into("quantisers")([1]), METADATA),
+        (into("quantisers")({"fc1.bias": 3}), METADATA),
         (into("plan")({}), METADATA),
         (into("plan", 0)(None), METADATA),
         (into("plan", 2, "macs")("x"), "its plan of fc1 is damaged"),
@@ -254,6 +256,25 @@ def test_metadata_of_other_types_are_refused_by_load_and_report_alike(
     for read in (compressnet.load, compressnet.report):
         with pytest.raises(FileError, match=message):
             read(converted)
+
+
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        {"kind": "none"},
+        {"kind": "uniform"},
+        {"kind": "uniform", "step": "x"},
+        {"kind": "uniform", "step": -1.0},
+        {"kind": "uniform", "step": 10**400},
+        {"kind": "uniform", "step": 1.0, "most": 10**9},
+        {"kind": "codebook", "levels": [1.0, 0.0]},
+        {"kind": "float", "dtype": "complex64"},
+    ],
+)
+def test_a_quantiser_that_is_none_is_refused(converted: Path, quantiser: dict[str, Any]) -> None:
+    rewrite_metadata(converted, into("quantisers")({"fc1.bias": quantiser}))
+    with pytest.raises(FileError, match=METADATA):
+        compressnet.load(converted)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ FLOORS = [
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},
-    {"rewrite", "data", "coding", "folding"},
+    {"rewrite", "dense", "limits", "consistency", "data", "coding", "folding"},
     {"description"},
-    {"checkpoint", "calibration"},
+    {"checkpoint", "calibration", "interchange"},
     {"allocation"},
     {"pretrained", "sizing"},
     {"training", "shipping"},
@@ -37,6 +37,8 @@ BEHIND = {
     "constriction": {"coding/entropy.py"},
     "typer": {"cli"},
     "torchvision": {"zoo", "data"},
+    "onnx": {"interchange/onnx.py"},
+    "onnxruntime": {"interchange/onnx.py"},
 }
 
 

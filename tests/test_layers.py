@@ -66,6 +66,29 @@ def test_a_compressed_linear_layer_equals_linear_with_its_dense_weight(method: s
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, linear.bias))
 
 
+@pytest.mark.parametrize("arguments", CONVOLUTIONS, ids=str)
+def test_the_ordinary_convolution_of_a_compressed_one_is_conv2d_and_computes_the_same(
+    arguments: dict[str, Any],
+) -> None:
+    conv = nn.Conv2d(32, 64, **arguments).double()
+    layer = CompressedConv2d.like(conv, structured("freshnet", tuple(conv.weight.shape))).eval()
+    ordinary, x = layer.ordinary(), torch.randn(2, 32, 9, 8, dtype=torch.float64)
+    assert type(ordinary) is nn.Conv2d
+    assert str(ordinary) == str(conv)
+    assert not ordinary.training
+    torch.testing.assert_close(ordinary(x), layer(x))
+
+
+@pytest.mark.parametrize("method", BY_NAME)
+def test_the_ordinary_linear_layer_of_a_compressed_one_holds_its_dense_weight(method: str) -> None:
+    layer = CompressedLinear.like(nn.Linear(48, 33).double(), structured(method, (33, 48)))
+    ordinary, x = layer.ordinary(), torch.randn(5, 48, dtype=torch.float64)
+    assert type(ordinary) is nn.Linear
+    assert ordinary.weight.is_contiguous()
+    assert ordinary.weight.requires_grad
+    torch.testing.assert_close(ordinary(x), layer(x))
+
+
 def test_a_layer_has_what_others_read_of_the_layer_it_replaces() -> None:
     conv = nn.Conv2d(8, 16, (3, 5), stride=2, padding=1, groups=2)
     layer = CompressedConv2d.like(conv, structured("freshnet", tuple(conv.weight.shape)))

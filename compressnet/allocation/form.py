@@ -9,6 +9,7 @@ from compressnet.allocation.moments import Moments, parts
 from compressnet.allocation.rounding import Compensation
 from compressnet.allocation.sensitivity import BATCH, sensitivity
 from compressnet.allocation.steps import Cost, is_constant
+from compressnet.allocation.thrift import Thrift
 from compressnet.coding.choose import STATISTICS, choose, holds_weight
 from compressnet.coding.quantisers import Float, Quantiser, Uniform
 from compressnet.plan import PlannedBlock, PlannedLayer
@@ -84,9 +85,10 @@ class CodedForm:
         before, made_up = self._before[name], self._made_up.get(name)
         if made_up is None or not isinstance(quantiser, Uniform) or quantiser.rows is not None:
             return quantiser(before)
+        thrift = Thrift.of(before, quantiser) if name in self.costs else Thrift(quantiser, None)
         groups = self._layers[name].groups
         matrix = before.view(groups, len(before) // groups, parts(before[0].numel()), -1).transpose(1, 2)
-        rounded = made_up.round(matrix.flatten(0, 1), quantiser)
+        rounded = made_up.round(matrix.flatten(0, 1), thrift)
         return rounded.view_as(matrix).transpose(1, 2).reshape(before.shape)
 
     def _by_scale(self) -> dict[str, float]:
@@ -97,8 +99,8 @@ class CodedForm:
         moments = Moments(model, list(self._layers.values()))
         moments.measure_(images, BATCH)
         for layer in self._layers.values():
-            if layer.name in moments.sums:
-                self._made_up[layer.parameter] = Compensation(moments.sums.pop(layer.name))
+            if layer.name in moments.found:
+                self._made_up[layer.parameter] = Compensation(moments.found.pop(layer.name).shrunk())
         found = {name: cost.mean().item() for name, cost in sensitivity(model, images).items()}
         shares = {name: made_up.share for name, made_up in self._made_up.items()}
         return {name: cost * shares.get(name, 1.0) for name, cost in found.items() if name not in self._given}

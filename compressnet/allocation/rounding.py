@@ -9,11 +9,12 @@ Source: E. Frantar, S. Ashkboos, T. Hoefler, D. Alistarh: GPTQ: Accurate Post-Tr
 Pre-trained Transformers, ICLR 2023, https://arxiv.org/abs/2210.17323, algorithm 1, with the columns by falling H[j, j].
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from compressnet.coding.quantisers import Uniform
-
+Rounding = Callable[[Tensor, Tensor], Tensor]
 DAMPING = 0.01  # of the mean of the diagonal: directions that no image shows still count
 _COLUMNS = 64  # that are rounded before what is behind them is told
 
@@ -40,19 +41,21 @@ class Compensation:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
         self.upper = torch.linalg.cholesky(inverse).mT.contiguous().float()
         own = self.upper.diagonal(dim1=1, dim2=2).double().square()
+        self.costs = (own.reciprocal() / own.reciprocal().mean()).float()
         self.share = (own.reciprocal().mean() / damped.diagonal(dim1=1, dim2=2).mean()).item()
         """What the squared error of a number costs on average, relative to one that nothing makes up for."""
 
     @torch.no_grad()
-    def round(self, matrix: Tensor, quantiser: Uniform) -> Tensor:
-        """Numbers that the quantiser has, whose outputs are near to those of a matrix.
+    def round(self, matrix: Tensor, rounded_to: Rounding) -> Tensor:
+        """Rounded numbers whose outputs are near to those of a matrix.
 
         Args:
             matrix: float32 of shape (groups, out, in).
-            quantiser: with one step for all.
+            rounded_to: rounds numbers of shape (groups, out), given also what a squared error of them costs relative to
+                the mean, of shape (groups, 1).
 
         Returns:
-            of that shape.
+            of the matrix' shape.
         """
         places = self.order[:, :, None].expand_as(matrix.mT)
         rest = matrix.mT.gather(1, places)
@@ -61,7 +64,7 @@ class Compensation:
             stop = min(start + _COLUMNS, rest.shape[1])
             errors = torch.empty_like(rest[:, start:stop])
             for j in range(start, stop):
-                rounded[:, j] = quantiser(rest[:, j])
+                rounded[:, j] = rounded_to(rest[:, j], self.costs[:, j, None])
                 errors[:, j - start] = (rest[:, j] - rounded[:, j]) / self.upper[:, j, j, None]
                 rest[:, j + 1 : stop] -= self.upper[:, j, j + 1 : stop, None] * errors[:, None, j - start]
             rest[:, stop:] -= self.upper[:, start:stop, stop:].mT @ errors

@@ -34,14 +34,15 @@ class Cost:
 
     def quantiser(self, distortion: float) -> Uniform:
         """The step √(12 D / s), of which the error of a number costs D on average; within what the numbers allow."""
-        step = math.sqrt(12 * distortion / self.sensitivity) if self.sensitivity > 0 else self.largest
-        return Uniform(min(max(step, self.largest / LARGEST), self.largest))
+        coarsest = 2 * self.largest
+        step = math.sqrt(12 * distortion / self.sensitivity) if self.sensitivity > 0 else coarsest
+        return Uniform(min(max(step, self.largest / LARGEST), coarsest))
 
     @property
     def bounds(self) -> tuple[float, float]:
         """log₂ of the distortions at which the step is the finest and the coarsest there is."""
-        coarsest = math.log2(max(self.sensitivity, _TINY) * self.largest**2 / 12)
-        return coarsest - 2 * math.log2(LARGEST), coarsest
+        coarsest = math.log2(max(self.sensitivity, _TINY) * (2 * self.largest) ** 2 / 12)
+        return coarsest - 2 * math.log2(2 * LARGEST), coarsest
 
     @property
     def bits(self) -> float:

@@ -13,6 +13,7 @@ https://arxiv.org/abs/1511.05946
 | the permutations between | ``order``, from the specified hash |
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from torch.nn import functional as F
 from compressnet.block import Block, BlockConfig
 from compressnet.maths.dct import dct, idct
 from compressnet.maths.hashing import Purpose, derive, normal, permutation
+
+_ROWS = 1024  # of the identity at a time
 
 
 class ACDCStackConfig(BlockConfig):
@@ -77,6 +80,13 @@ class ACDCStack(Block):
         width = max(ins, cls.features(ins, config))
         return config.depth * 2 * width * ((width - 1).bit_length() + 4)
 
+    @classmethod
+    def linear_shapes(cls, ins: int, config: Any) -> list[tuple[int, int]]:
+        """One a layer, of the width; the first takes the inputs, the last gives the features."""
+        features, depth = cls.features(ins, config), config.depth
+        inner = [max(ins, features)] * (depth - 1)
+        return list(zip([*inner, features], [ins, *inner], strict=True))
+
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         depth, self.width = self.config.depth, max(self.ins, self.outs)
         self.spatial = nn.Parameter(torch.empty(self.ins + (depth - 1) * self.width, device=device, dtype=dtype))
@@ -103,10 +113,26 @@ class ACDCStack(Block):
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, in) to (…, features), by fast transforms in single or double precision."""
         given = torch.promote_types(x.dtype, self.spatial.dtype)
-        first, *others = self.spatial.split([self.ins] + [self.width] * (self.config.depth - 1))
-        y = F.pad(x.to(torch.promote_types(given, torch.float32)) * first, (0, self.width - self.ins))
-        y = F.relu(idct(dct(y) * self.spectral[0] + self.bias[0]))
-        for layer, diagonal in enumerate(others, 1):
-            y = y.index_select(-1, self.order[layer - 1]) * diagonal
-            y = F.relu(idct(dct(y) * self.spectral[layer] + self.bias[layer]))
+        y = x.to(torch.promote_types(given, torch.float32))
+        for layer, diagonal in enumerate(self._spatial()):
+            y = F.relu(idct(self._spectrum(layer, diagonal, y) + self.bias[layer]))
         return y[..., : self.outs].to(given)
+
+    def _spatial(self) -> tuple[Tensor, ...]:
+        """A of every layer."""
+        return self.spatial.split([self.ins] + [self.width] * (self.config.depth - 1))
+
+    def _spectrum(self, layer: int, diagonal: Tensor, x: Tensor) -> Tensor:
+        """x P · A C · D of a layer."""
+        x = x.index_select(-1, self.order[layer - 1]) * diagonal if layer else x * diagonal
+        return dct(F.pad(x, (0, self.width - x.shape[-1]))) * self.spectral[layer]
+
+    def linear_maps(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """P A C D C⁻¹ of every layer by its products with the identity, and b C⁻¹."""
+        dtype = torch.promote_types(self.spatial.dtype, torch.float32)
+        for layer, diagonal in enumerate(self._spatial()):
+            outs = self.outs if layer == self.config.depth - 1 else self.width
+            units = torch.eye(len(diagonal), dtype=dtype, device=diagonal.device).split(_ROWS)
+            columns = [idct(self._spectrum(layer, diagonal, rows))[:, :outs] for rows in units]
+            bias = idct(self.bias[layer].to(dtype))[:outs]
+            yield torch.cat(columns).T.to(self.spatial.dtype), bias.to(self.spatial.dtype)

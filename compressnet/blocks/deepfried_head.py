@@ -14,6 +14,7 @@ Zichao Yang, Marcin Moczulski, Misha Denil, Nando de Freitas, Alex Smola, Le Son
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -91,6 +92,11 @@ class DeepFriedHead(Block):
         """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
         return fastfood.macs(config.features, ins)
 
+    @classmethod
+    def linear_shapes(cls, ins: int, config: Any) -> list[tuple[int, int]]:
+        """V alone."""
+        return [(config.features, ins)]
+
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         width, blocks = fastfood.layout(self.outs, self.ins)
         self.gain = fastfood.gain(width, self.config.sigma or math.sqrt(self.ins / 2))
@@ -121,3 +127,9 @@ class DeepFriedHead(Block):
         """Shape (…, in) to (…, features), by fast transforms in the forward and the backward pass."""
         y = fastfood.mix(x, self.gauss, self.signs, self.order, self.outs)[..., 0, :] * (self.scale * self.gain)
         return F.relu(y if self.bias is None else y + self.bias.to(y.dtype))
+
+    def linear_maps(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """V and b, which is zero where there is none."""
+        rows = fastfood.dense(self.gauss, self.signs, self.order, self.outs)[0]
+        bias = self.scale.new_zeros(self.outs) if self.bias is None else self.bias
+        yield rows * (self.scale * self.gain)[:, None], bias

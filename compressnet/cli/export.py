@@ -13,6 +13,7 @@ EXAMPLES = (
     "compressnet export tuned/best.safetensors -o model.safetensors --set export.coder=none --dtype bfloat16",
     "compressnet export tuned/best.safetensors -o model.safetensors --target-size 500kB",
     "compressnet export tuned/best.safetensors -o torchvision.safetensors --dense",
+    "compressnet export model.safetensors -o model.onnx --onnx",
 )
 
 
@@ -52,6 +53,10 @@ def export(
     dense: Annotated[
         bool, typer.Option("--dense", help="Write an ordinary torchvision state_dict, for people without compressnet.")
     ] = False,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write the dense model for ONNX runtimes; pip install 'compressnet[onnx]'.")
+    ] = False,
+    pt2: Annotated[bool, typer.Option("--pt2", help="Write the dense model as a torch.export program.")] = False,
     with_recipe: Annotated[
         bool, typer.Option("--with-recipe", help="The file carries the recipe and what was measured, too.")
     ] = False,
@@ -73,6 +78,8 @@ def export(
         output,
         dtype=dtype,
         dense=dense,
+        onnx=onnx,
+        pt2=pt2,
         with_recipe=with_recipe,
         target_size=target_size,
         force=force,

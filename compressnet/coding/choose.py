@@ -29,19 +29,27 @@ def choose(
         settings: the recipe's export section, whose bits are a number or None.
     """
     default = settings.bits if isinstance(settings.bits, int) else None
+    drawn = {name for block in planned if isinstance(block, PlannedBlock) for name in _buffers(block)}
     chosen: dict[str, Quantiser] = {}
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             continue
         layer = next((layer for layer in planned if holds_weight(layer, name)), None)
         bits = default if layer is None or layer.bits is None else layer.bits
-        if name.endswith(STATISTICS):
+        if bits is None and name in drawn:
+            chosen[name] = Float("float32")
+        elif name.endswith(STATISTICS):
             chosen[name] = Float("float32" if default is None else "bfloat16")
         elif layer is None and tensor.dim() < 2:
             chosen[name] = _of(tensor, settings.vector_bits if default else None, settings, fit_uniform)
         else:
             chosen[name] = _of(tensor, bits, settings, _fit(settings))
     return chosen
+
+
+def _buffers(block: PlannedBlock) -> list[str]:
+    """What a block stores but does not learn."""
+    return [f"{block.prefix}{name}" for name, _ in block.build("meta").named_buffers()]
 
 
 def holds_weight(layer: PlannedLayer | PlannedBlock, name: str) -> bool:

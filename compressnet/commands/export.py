@@ -1,7 +1,7 @@
 """``export``: the file to ship, reloaded and compared before it is called done."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.checkpoint import DTYPES, load
+from compressnet.dense import dense_, expansion
 from compressnet.description import Description, describe
-from compressnet.errors import DataError, FileError, did_you_mean
+from compressnet.errors import FileError, did_you_mean
+from compressnet.interchange import WAYS, facts, write_verified
+from compressnet.limits import MAX_BYTES, check_memory
 from compressnet.nbytes import parse_nbytes
 from compressnet.output import check_output, replacing
 from compressnet.plan.ratios import without_chosen_bits
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import ExportSection, Recipe
-from compressnet.recipe.schema import CalibrationSection
-from compressnet.shipping import Choosing, Numbers, noise, quantise, read_dense, to_ship, write_dense, write_plain
-from compressnet.training.parts import open_images, recipe_of, sample_images
+from compressnet.shipping import (
+    Choosing,
+    Numbers,
+    quantise,
+    read_dense,
+    to_ship,
+    without_auxiliary,
+    write_dense,
+    write_plain,
+)
+from compressnet.training.parts import choosing_images, recipe_of
 
 IMAGES = 8
 REQUANTISED = ("export.bits", "export.vector_bits", "export.quantiser", "export.group")
@@ -35,7 +46,7 @@ class Exported:
         nbytes: of the file.
         source_nbytes: of the file it came from.
         form: of its numbers, in words.
-        dense: whether it is a plain state_dict.
+        kind: what it is, in words.
         logits_difference: largest difference of a logit from the source's, on random images.
         logits_scale: largest logit of the source on them.
         agreement: share of those images with the same most likely class.
@@ -45,7 +56,7 @@ class Exported:
     nbytes: int
     source_nbytes: int
     form: str
-    dense: bool
+    kind: str
     logits_difference: float
     logits_scale: float
     agreement: float
@@ -61,6 +72,8 @@ def export(
     *,
     dtype: str | None = None,
     dense: bool = False,
+    onnx: bool = False,
+    pt2: bool = False,
     with_recipe: bool = False,
     target_size: str | int | None = None,
     force: bool = False,
@@ -69,7 +82,8 @@ def export(
 ) -> Exported:
     """Quantise, code, save, reload what was saved and compare; the file appears only when it is the same.
 
-    Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model.
+    Heads that never run in evaluation are left out, except from a dense file, which loads into the ordinary model. A
+    program, which others run, is written of the dense model and run on random images, with any number of them.
 
     Args:
         file: of any stage.
@@ -77,6 +91,8 @@ def export(
         dtype: float32, float16 or bfloat16, of what is not quantised; by default the recipe's ``export.dtype``, or
             float32 for a dense file.
         dense: write an ordinary state_dict with torchvision's names, for people without compressnet.
+        onnx: write an ONNX model, and run it with onnxruntime.
+        pt2: write a torch.export program, and run it.
         with_recipe: the file carries the recipe and what was measured, too.
         target_size: how many bytes the file may have, such as ``500kB`` or ``2.5MiB``: steps are the smallest that fit.
         force: replace a file that is there.
@@ -92,25 +108,38 @@ def export(
     if description.spec is None or description.preprocessing is None:
         raise FileError("it holds a module that is not torchvision's", str(file), "compressnet.save writes it")
     overrides = list(overrides)
+    way = _way(dense, onnx, pt2, dtype, [*(["--with-recipe"] if with_recipe else []), *overrides])
+    nbytes = None if target_size is None else _nbytes(str(target_size), way)
     preprocessing = description.preprocessing
     recipe = recipe_of(description, file, overrides)
-    nbytes = _nbytes(target_size, dense, recipe.export.coder)
     if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):
         description = dataclasses.replace(description, quantisers={})
-    elif not dense and recipe.export.coder != "none":
+    elif way == "compressnet" and recipe.export.coder != "none":
         nbytes = recipe.budget
     if recipe.budget is not None and nbytes is not None:
         description = dataclasses.replace(description, layers=without_chosen_bits(recipe, description.layers))
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
+    if nbytes is not None and recipe.export.coder == "none":
+        raise FileError("export.coder: none and --target-size exclude each other", "export", "give one")
     if dtype not in DTYPES:
         raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
     settings = recipe.export.model_copy(update={"dtype": dtype})
     output, source_nbytes = Path(output), Path(file).stat().st_size
     check_output(output, force)
-    images = noise(preprocessing, IMAGES)
-    wanted = _logits(load(file), images)
+    images = preprocessing.noise(IMAGES)
+    source = load(file)
+    wanted = _logits(source, images)
     described = to_ship(description, recipe, with_recipe)
+    if way in WAYS:
+        if grown := expansion(source):
+            progress.note(grown)
+        check_memory(source, "dense", None, MAX_BYTES, str(file))
+        with progress.task("writing and verifying", 1) as advance, replacing(output, force) as temporary:
+            model = dense_(without_auxiliary(source, described)[0])
+            reloaded = write_verified(WAYS[way], model, images, wanted, temporary, facts(described), str(output))
+            advance()
+        return _exported(output, source_nbytes, "float32", WAYS[way].words, wanted, reloaded)
     recipe = recipe.model_copy(update={"export": settings})
     numbers = None
     if not dense and settings.coder != "none":
@@ -128,12 +157,34 @@ def export(
         reloaded = _logits(again, images)
         _check_logits(_logits(model, images), reloaded, str(output))
         advance()
+    kind = "an ordinary state_dict" if dense else "a compressnet file"
+    return _exported(output, source_nbytes, _form(settings, dense, nbytes), kind, wanted, reloaded)
+
+
+def _way(dense: bool, onnx: bool, pt2: bool, dtype: str | None, others: Sequence[str]) -> str:
+    """The one way out that is asked for; programs take no further words."""
+    given = [name for name, wanted in (("dense", dense), ("onnx", onnx), ("pt2", pt2)) if wanted]
+    if len(given) > 1:
+        raise FileError(f"--{given[0]} and --{given[1]} exclude each other", "export", "give one")
+    way = given[0] if given else "compressnet"
+    if way in WAYS:
+        if dtype not in (None, "float32"):
+            raise FileError(f"--{way} writes float32 alone, not {dtype}", "--dtype", "leave it out")
+        if others:
+            raise FileError(
+                f"{others[0]} is of a compressnet file, and has no meaning for --{way}", "export", "leave it out"
+            )
+        WAYS[way].check()
+    return way
+
+
+def _exported(output: Path, source_nbytes: int, form: str, kind: str, wanted: Tensor, reloaded: Tensor) -> Exported:
     return Exported(
         output,
         output.stat().st_size,
         source_nbytes,
-        _form(settings, dense, nbytes),
-        dense,
+        form,
+        kind,
         (reloaded - wanted).abs().max().item(),
         wanted.abs().max().item(),
         (reloaded.argmax(1) == wanted.argmax(1)).double().mean().item(),
@@ -141,70 +192,48 @@ def export(
 
 
 def _quantised(file: Path, description: Description, recipe: Recipe, nbytes: int | None, progress: Progress) -> Numbers:
-    """On the grids that numbers were trained for, where they were and the file then fits; else on ones chosen here."""
-    if description.quantisers:
+    """On the grids that numbers were trained for, where they were and the file then fits; else as the recipe says."""
+    if description.quantisers and nbytes is not None:
         trained = quantise(file, description, recipe, progress=progress)
-        if nbytes is None or trained.nbytes() <= nbytes:
+        if (taken := trained.nbytes()) <= nbytes:
             return trained
-        progress.note(f"the steps that it was trained for take {trained.nbytes():,} bytes: others are chosen")
+        progress.note(f"with the steps that it was trained for the file takes {taken:,} bytes: others are chosen")
         description = dataclasses.replace(description, quantisers={})
-    if nbytes is None and recipe.export.bits != "auto":
-        return quantise(file, description, recipe, progress=progress)
     choosing = _choosing(description, recipe, nbytes, str(file), progress)
     return quantise(file, description, recipe, choosing, progress)
 
 
-def _nbytes(target_size: str | int | None, dense: bool, coder: str) -> int | None:
-    """The bytes of a size.
-
-    Raises:
-        FileError: it is no size, or the file is not one whose size can be chosen.
-    """
-    if target_size is None:
-        return None
-    if dense or coder == "none":
-        what = "the size of a file can be chosen where its numbers are coded"
-        raise FileError(what, "--target-size", "leave out --dense and export.coder: none")
+def _nbytes(target_size: str, way: str) -> int:
+    if way != "compressnet":
+        raise FileError(f"--{way} and --target-size exclude each other", "export", "give one")
     try:
-        return parse_nbytes(str(target_size))
+        return parse_nbytes(target_size)
     except ValueError as error:
         raise FileError(str(error), "--target-size") from None
 
 
-def _choosing(description: Description, recipe: Recipe, nbytes: int | None, where: str, progress: Progress) -> Choosing:
-    """Training images, as many as calibration takes, without their labels: two thirds to weigh numbers by, the others
-    to judge by. Without data nothing is weighed, and noise judges.
-
-    Raises:
-        DataError: they cannot be used.
-    """
-    assert description.spec is not None
+def _choosing(
+    description: Description, recipe: Recipe, nbytes: int | None, where: str, progress: Progress
+) -> Choosing | None:
+    """What steps are chosen by; None where bits are given, or numbers have their steps already."""
+    if nbytes is None and (recipe.export.bits != "auto" or description.quantisers):
+        return None
     assert description.preprocessing is not None
-    if recipe.data is None:
+    images = choosing_images(recipe, description.preprocessing, where)
+    if images is None:
         progress.note("no data: numbers are weighed by their size alone, and answers compared on noise")
-        return Choosing(None, noise(description.preprocessing, IMAGES), nbytes)
-    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
-    try:
-        dataset = open_images(
-            plain, description.preprocessing, "train", description.spec.num_classes, where, description.classes
-        )
-        images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
-    except DataError as error:
-        cure = "steps are chosen by training images; --set data=null chooses without, and worse"
-        raise DataError(f"{error}\n  {cure}") from None
-    judges = max(1, len(images) // 3)
-    return Choosing(images[judges:] if len(images) > judges else images, images[:judges], nbytes)
+        return Choosing(None, description.preprocessing.noise(IMAGES), nbytes)
+    return Choosing(*images, nbytes)
 
 
 def _form(settings: ExportSection, dense: bool, nbytes: int | None) -> str:
-    if not dense and settings.coder != "none":
-        if nbytes is not None:
-            return f"the finest steps of {nbytes:,} bytes"
-        if settings.bits == "auto":
-            return f"the coarsest steps within {settings.tolerance:g} nats"
-        if settings.bits is not None:
-            return f"{settings.quantiser} quantisers of {settings.bits} bits"
-    return settings.dtype
+    if dense or settings.coder == "none":
+        return settings.dtype
+    if nbytes is not None:
+        return f"the finest steps of {nbytes:,} bytes"
+    if settings.bits == "auto":
+        return f"the coarsest steps within {settings.tolerance:g} nats"
+    return settings.dtype if settings.bits is None else f"{settings.quantiser} quantisers of {settings.bits} bits"
 
 
 def _compare(written: Mapping[str, Tensor], read: Mapping[str, Tensor], where: str) -> None:

@@ -55,7 +55,7 @@ def finetune(
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
     return train_stage(
-        load(file, freeze=False),
+        load(file, form="compressed"),
         described,
         recipe,
         recipe.finetune,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressnet.accounting import Account, account_of_file
+from compressnet.accounting import Account, account_of_file, with_measured
 from compressnet.commands.convert import calibration_images, convert
 from compressnet.commands.evaluate import evaluate, evaluate_recipe
 from compressnet.commands.export import export
@@ -160,7 +160,8 @@ class _Pipeline:
 
     def _finetune(self, converted: Path) -> Path:
         path = self.folder / "finetune" / "best.safetensors"
-        asked = [digest_of(converted), *(self.asked[key] for key in ("finetune", "data", "seed"))]
+        sections = ["finetune", "data", "seed"] + ["export"] * (self.recipe.finetune.quantise is not None)
+        asked = [digest_of(converted), *(self.asked[key] for key in sections)]
 
         def go(resume: bool) -> dict[str, Any]:
             return finetune(
@@ -169,7 +170,7 @@ class _Pipeline:
                 device=self.device,
                 resume=resume,
                 force=not resume,
-                overrides=self._overrides("data", "finetune"),
+                overrides=self._overrides("data", "finetune", "export"),
                 progress=self.progress,
             ).to_json()
 
@@ -192,7 +193,7 @@ class _Pipeline:
                 asked,
                 lambda: evaluate(path, recipe=self.recipe, device=self.device, progress=self.progress),
             )
-        return account_of_file(path)
+        return with_measured(account_of_file(path), account_of_file(last))
 
     def _overrides(self, *sections: str) -> list[str]:
         """This run's settings, for a file whose own may be of an earlier run with, say, other ``data.workers``."""

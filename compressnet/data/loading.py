@@ -67,9 +67,10 @@ def make_loader(
     if workers < 0:
         raise DataError(f"{workers} workers", "data.workers", "give 0 to load in the main process, or more")
     order, pin = range(len(dataset)) if order is None else order, torch.device(device).type == "cuda"
+    unused = torch.Generator()  # of seeds for workers; torch's own, which a resumed run restores, would lose a draw
     if isinstance(dataset, InMemory):
         batches = BatchSampler(order, batch_size, drop_last=False)
-        return Batches(dataset, batch_size=None, sampler=batches, pin_memory=pin)
+        return Batches(dataset, batch_size=None, sampler=batches, pin_memory=pin, generator=unused)
     return Batches(
         _Guarded(dataset),
         batch_size=batch_size,
@@ -77,4 +78,5 @@ def make_loader(
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
+        generator=None if workers else unused,
     )

@@ -43,9 +43,10 @@ class DataSection(Keys):
         batch_size: images a step.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
-        augment: of training images: none, flip, or crop (random resized crop and flip).
-        cache: keep images in memory as the model sees them while training, where they are not augmented and take at
-            most 1 GiB.
+        augment: of training images: none, flip, crop (random resized crop and flip), or affine (each image of a batch
+            turned, scaled and shifted a little).
+        cache: keep images in memory as the model sees them while training, where they are not augmented one by one
+            and take at most 1 GiB.
         preset: torchvision weights whose preprocessing is used, such as ``SqueezeNet1_1_Weights.IMAGENET1K_V1``.
         resize: shorter side before the crop.
         crop: side of the centre crop.
@@ -62,7 +63,7 @@ class DataSection(Keys):
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=0, ge=0, le=256)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
-    augment: Literal["none", "flip", "crop"] = "none"
+    augment: Literal["none", "flip", "crop", "affine"] = "none"
     cache: bool = True
     preset: str | None = None
     resize: int | None = Field(default=None, ge=1, le=4096)
@@ -196,6 +197,22 @@ class Recipe(Keys):
             raise ValueError(
                 "pretrain: trains a model without weights, but model.weights is "
                 f"'{self.model.weights}'; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantise_needs_quantisers(self) -> "Recipe":
+        quantise, export = self.finetune.quantise, self.export
+        if quantise is None:
+            return self
+        if export.bits == "auto":
+            raise ValueError("finetune.quantise: trains through export.bits, which must be a number then, not 'auto'")
+        if export.bits is None and not any(rule.bits for rule in self.rules):
+            raise ValueError("finetune.quantise: there are no bits to train through; give export.bits or a rule's bits")
+        if quantise.rate and export.quantiser == "codebook":
+            raise ValueError(
+                "finetune.quantise.rate: numbers of a codebook keep their levels, and so their size; "
+                "leave it out, or take export.quantiser: uniform"
             )
         return self
 

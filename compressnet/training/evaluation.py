@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from compressnet.data.layout import channels_last
 from compressnet.progress import SILENT, Progress
 
 
@@ -48,7 +49,8 @@ def evaluate(
     loss = 0.0
     with progress.task(title, len(loader)) as advance:
         for images, labels in loader:
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            images = channels_last(images.to(device, non_blocking=True))
+            labels = labels.to(device, non_blocking=True)
             with torch.autocast(device.type, enabled=amp):
                 logits = model(images)
             logits = logits.float()

@@ -3,9 +3,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,76 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from compressnet.data.datasets import PartDataset
+from compressnet.coding.quantisers import Quantiser, from_json
+from compressnet.data.layout import channels_last
 from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.output import replacing
-from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import TrainSection
-from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
+from compressnet.training.quantised import QuantisedParameters
+from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate, make_optimizer
 from compressnet.training.state import load_state, save_state
 
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a training run needs beside the model.
-
-    Args:
-        settings: epochs, learning rate and the like.
-        train: images to learn from.
-        val: images to choose the best epoch by.
-        folder: takes ``metrics.jsonl`` and ``last.pt``.
-        save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far.
-        device: to train on.
-        batch_size: images a step.
-        workers: processes that load images.
-        seed: of the order of the images and of dropout.
-        fingerprint: what the run depends on; a resumed run must have the same.
-        title: pretrain or finetune.
-        teacher: the dense model to learn from, or None.
-        layers: and blocks of the plan, which may have learning rates and weight decays of their own.
-    """
-
-    settings: TrainSection
-    train: PartDataset
-    val: PartDataset
-    folder: Path
-    save_best: Callable[[nn.Module, Metrics], None]
-    device: torch.device
-    batch_size: int = 64
-    workers: int = 0
-    seed: int = 0
-    fingerprint: dict[str, Any] = field(default_factory=dict)
-    title: str = "finetune"
-    teacher: Teacher | None = None
-    layers: Sequence[PlannedLayer | PlannedBlock] = ()
-
-    @property
-    def steps(self) -> int:
-        """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
-        return max(1, len(self.train) // self.batch_size)
-
-
-@dataclass
-class Standing:
-    """How far a run is; all of it is in ``last.pt``."""
-
-    epoch: int = 0
-    batch: int = 0
-    before: dict[str, Any] | None = None
-    best: dict[str, Any] | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    loss_sum: float = 0.0
-    right: int = 0
-    seen: int = 0
-    seconds: float = 0.0
 
 
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
@@ -114,19 +58,23 @@ class _Trainer:
         half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
         self.half = half if self.amp else torch.bfloat16
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
+        self.quantised: QuantisedParameters | None = None
 
     def start(self, resume: bool) -> None:
         if resume:
             state = load_state(self.run.folder / "last.pt", self.run.fingerprint)
             self.model.load_state_dict(state["model"])
+            self.now = Standing(**state["standing"])
+            if self.now.quantisers:
+                chosen = {name: from_json(keys) for name, keys in self.now.quantisers.items()}
+                self._quantise(chosen).load_state_dict(state["quantised"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
-            self.now = Standing(**state["standing"])
         else:
             before = self._evaluate()
             self.now.before = before.to_json()
-            self.run.save_best(self.model, before)
-            self.now.best = {"epoch": 0, **self.now.before}
+            self.run.save_best(self.model, before, {})
+            self.now.best, self.now.best_score = {"epoch": 0, **self.now.before}, self.run.score(before, 0.0)
             self.save()
         self._write_history()
 
@@ -160,7 +108,11 @@ class _Trainer:
     def _step(self, images: Tensor, labels: Tensor, indices: list[int]) -> None:
         run, now = self.run, self.now
         images, labels = images.to(run.device, non_blocking=True), labels.to(run.device, non_blocking=True)
-        rate = learning_rate(run.settings, now.epoch * run.steps + now.batch, run.steps)
+        images = channels_last(images if run.augment is None else run.augment(images))
+        step = now.epoch * run.steps + now.batch
+        if self.quantised is None and run.quantises(step):
+            self._begin_to_quantise()
+        rate = learning_rate(run.settings, step, run.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
         self.optimizer.zero_grad()
@@ -175,7 +127,8 @@ class _Trainer:
         self.scaler.scale(loss).backward()
         if run.settings.clip_norm:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), run.settings.clip_norm)
+            learning = [each for group in self.optimizer.param_groups for each in group["params"]]
+            nn.utils.clip_grad_norm_(learning, run.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         now.loss_sum += value * len(labels)
@@ -183,14 +136,31 @@ class _Trainer:
         now.seen += len(labels)
 
     def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images)
+        outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
         heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
         smoothing = self.run.settings.label_smoothing
         losses = [F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in heads if logits is not None]
         loss = losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
         if self.run.teacher is not None:
             loss = self.run.teacher.loss(loss, heads[0], self.run.teacher.logits(images, indices))
+        if self.quantised is not None and self.run.rate:
+            loss = loss + self.run.rate * self.quantised.nats() / len(self.run.train)
         return loss, heads[0]
+
+    def _begin_to_quantise(self) -> None:
+        """From here on only epochs whose numbers are quantised can be the best."""
+        assert self.run.quantising is not None
+        chosen = self.run.quantising.choose(self.model.state_dict())
+        self._quantise(chosen)
+        self.now.quantisers = {name: each.to_json() for name, each in chosen.items()}
+        self.now.best = None
+
+    def _quantise(self, quantisers: Mapping[str, Quantiser]) -> QuantisedParameters:
+        self.quantised = QuantisedParameters(self.model, quantisers)
+        learning = list(self.quantised.parameters())
+        lr = self.run.settings.lr
+        self.optimizer.add_param_group({"params": learning, "lr": lr, "lr_scale": 1.0, "weight_decay": 0.0})
+        return self.quantised
 
     def _evaluate(self) -> Metrics:
         loader = make_loader(self.run.val, self.run.batch_size, self.run.workers, device=self.run.device)
@@ -205,25 +175,30 @@ class _Trainer:
 
     def _end_epoch(self) -> None:
         now = self.now
-        val = self._evaluate()
-        record = {
+        record: dict[str, Any] = {
             "epoch": now.epoch + 1,
             "loss": now.loss_sum / max(1, now.seen),
             "top1": 100 * now.right / max(1, now.seen),
             "images_per_s": now.seen / max(1e-9, now.seconds),
-            "val": val.to_json(),
         }
+        with nullcontext() if self.quantised is None else self.quantised.applied():
+            val = self._evaluate()
+            nats = 0.0 if self.quantised is None else self.quantised.entropy_nats()
+            record["val"] = val.to_json()
+            if self.quantised is not None:
+                record["entropy_nbytes"] = nats / math.log(256)
+            score = self.run.score(val, nats)
+            if now.best is None or score > now.best_score:
+                now.best, now.best_score = {"epoch": now.epoch + 1, **val.to_json()}, score
+                self.run.save_best(self.model, val, {} if self.quantised is None else self.quantised.quantisers())
         now.history.append(record)
-        best = now.best or {"top1": -1.0, "loss": math.inf}
-        if (val.top1, -val.loss) > (best["top1"], -best["loss"]):
-            now.best = {"epoch": now.epoch + 1, **val.to_json()}
-            self.run.save_best(self.model, val)
         now.epoch, now.batch = now.epoch + 1, 0
         now.loss_sum, now.right, now.seen, now.seconds = 0.0, 0, 0, 0.0
         self.save()
         self._write_history()
         accuracy = f"train {record['top1']:.2f} %, val {val.top1:.2f} %"
-        self.progress.note(f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {accuracy}")
+        coded = f", symbols of {record['entropy_nbytes']:,.0f} bytes" if "entropy_nbytes" in record else ""
+        self.progress.note(f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {accuracy}{coded}")
 
     def _write_history(self) -> None:
         lines = [json.dumps({"epoch": 0, "val": self.now.before}), *map(json.dumps, self.now.history)]
@@ -236,6 +211,7 @@ class _Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "quantised": None if self.quantised is None else self.quantised.state_dict(),
             "standing": vars(self.now).copy(),
         }
         save_state(self.run.folder / "last.pt", state)

@@ -12,6 +12,8 @@ from compressnet.errors import DataError, DeviceError, RecipeError, listing
 from compressnet.maths.hashing import Purpose, permutation
 from compressnet.plan import resolve_preprocessing
 from compressnet.recipe import DataSection, Recipe, read_recipe
+from compressnet.recipe.schema import CalibrationSection
+from compressnet.zoo.models import MAX_CLASSES
 from compressnet.zoo.preprocessing import Preprocessing
 
 
@@ -52,7 +54,7 @@ def open_images(
     where: str,
     classes: Sequence[str] | None = None,
 ) -> PartDataset:
-    """A part of the recipe's data, prepared for a model; training images are augmented as the recipe says.
+    """A part of the recipe's data, prepared for a model; training images are augmented one by one as the recipe says.
 
     Args:
         recipe: names the data.
@@ -67,7 +69,7 @@ def open_images(
     """
     data = need_data(recipe, where)
     preprocessing = resolve_preprocessing(base, data, base.channels)
-    transform = preprocessing.transform(data.augment if part == "train" else "none")
+    transform = preprocessing.transform("none" if part != "train" or data.augment == "affine" else data.augment)
     dataset = open_part(data, part, transform, recipe.seed)
     check_classes(dataset, num_classes)
     if classes and len(dataset.classes) < num_classes and dataset.classes != list(classes[: len(dataset.classes)]):
@@ -83,6 +85,33 @@ def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:
     """Some images of a part, chosen by a specified permutation: shape (at most count, C, H, W)."""
     order = permutation(len(dataset), seed, Purpose.ORDER)[:count].tolist()
     return torch.stack([dataset[index][0] for index in order])
+
+
+def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Training images, as many as calibration takes, by which steps are chosen; of whatever classes.
+
+    Args:
+        recipe: names the data, or has none.
+        base: the model's own preprocessing.
+        where: of the recipe, for errors.
+
+    Returns:
+        two thirds to weigh numbers by, and the others to judge by; None without data.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    if recipe.data is None:
+        return None
+    plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
+    try:
+        dataset = open_images(plain, base, "train", MAX_CLASSES, where)
+        images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
+    except DataError as error:
+        cure = "steps are chosen by training images; --set data=null chooses without, and worse"
+        raise DataError(f"{error}\n  {cure}") from None
+    judges = max(1, len(images) // 3)
+    return (images[judges:] if len(images) > judges else images), images[:judges]
 
 
 def find_device(name: str) -> torch.device:

@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,24 @@ import torch
 from torch import nn
 
 from compressnet.checkpoint import load, save
+from compressnet.coding.choose import choose
+from compressnet.coding.quantisers import Quantiser
 from compressnet.container import read_header
 from compressnet.data import memory
+from compressnet.data.affine import random_affine
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.description import Description
 from compressnet.errors import FileError, TrainingError
 from compressnet.output import check_folder
-from compressnet.plan import resolve_preprocessing
+from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
-from compressnet.recipe import Recipe, TrainSection
+from compressnet.recipe import FinetuneSection, Recipe, TrainSection
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
-from compressnet.training.loop import Run, train
+from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
+from compressnet.training.run import Quantising, Run
 from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
@@ -119,14 +125,15 @@ def train_stage(
     description = dataclasses.replace(description, classes=classes)
 
     for part, augment in (("train", data.augment), ("val", "none")):
-        if data.cache and augment == "none" and memory.fits(parts[part]):
+        if data.cache and augment in ("none", "affine") and memory.fits(parts[part]):
             loader = make_loader(parts[part], data.batch_size, data.workers, device="cpu")
             parts[part] = memory.keep(loader, parts[part], progress)
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
-    def save_best(best: nn.Module, metrics: Metrics) -> None:
+    def save_best(best: nn.Module, metrics: Metrics, quantisers: Mapping[str, Quantiser]) -> None:
         results = dict(description.results) | {"val": metrics.to_json()}
-        save(best, path, dataclasses.replace(description, results=results), force=True)
+        grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
+        save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
     title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint = {
@@ -135,6 +142,11 @@ def train_stage(
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
     }
+    layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
+    quantising = None
+    if isinstance(settings, FinetuneSection) and settings.quantise:
+        quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
+        fingerprint["export"] = recipe.export.model_dump(mode="json")
     run = Run(
         settings,
         parts["train"],
@@ -148,7 +160,9 @@ def train_stage(
         fingerprint,
         title=title,
         teacher=teacher,
-        layers=(*description.layers, *description.blocks),
+        layers=layers,
+        augment=random_affine if data.augment == "affine" else None,
+        quantising=quantising,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
@@ -202,5 +216,5 @@ def _add_results(path: Path, trained: Trained) -> None:
     figures = {key: value for key, value in trained.to_json().items() if key not in ("path", "best")}
     results = dict(described.results) | {described.stage: figures | {"val": trained.best.to_json()}}
     results.pop("val", None)
-    model = load(path, freeze=False, dtype=None)
+    model = load(path, form="compressed", dtype=None)
     save(model, path, dataclasses.replace(described, results=results), force=True)

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from compressnet.errors import FileError, RecipeError
+from compressnet.maths.hashing import normal
 
 Augment = Literal["none", "flip", "crop"]
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -44,6 +45,11 @@ class Preprocessing:
     def to_json(self) -> dict[str, Any]:
         """The form that travels in a file."""
         return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    def noise(self, count: int) -> Tensor:
+        """Normal noise of the size the model sees, the same at every call: shape (count, C, H, W)."""
+        shape = (count, self.channels, self.crop, self.crop)
+        return normal(math.prod(shape), seed=0).float().view(shape)
 
     @classmethod
     def from_json(cls, value: object) -> "Preprocessing":

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from torch import nn
 
 from compressnet.block import Block
 from compressnet.plan import make_plan
@@ -53,6 +54,15 @@ class BlockContract:
         again.remake_("cpu")
         x = torch.randn(4, ins)
         assert torch.equal(again(x), block(x))
+
+    @pytest.mark.parametrize("ins", INPUTS)
+    def test_ordinary_layers_compute_the_same(self, ins: int) -> None:
+        block, x = self.filled(ins, dtype=torch.float64), torch.rand(5, ins, dtype=torch.float64)
+        layers = block.ordinary()
+        assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU] * (len(layers) // 2)
+        torch.testing.assert_close(layers(x), block(x))
+        assert sum(parameter.numel() for parameter in layers.parameters()) == block.ordinary_numel
+        assert self.build(ins, device="meta").ordinary_numel == block.ordinary_numel
 
     def test_gradients_are_right_in_double_precision(self) -> None:
         block, x = self.build(16, dtype=torch.float64), torch.rand(2, 16, dtype=torch.float64) + 0.5

@@ -65,7 +65,7 @@ def test_the_same_command_writes_the_same_file(tuned: Path, tmp_path: Path) -> N
 def test_folded_norms_are_smaller_and_compute_the_same(tmp_path: Path) -> None:
     recipe = {"model": {"name": "mobilenet_v2", "num_classes": 4}, "data": {"dataset": "fake", "image_size": 32}}
     compressnet.convert(recipe | {"layers": []}, tmp_path / "a.safetensors")
-    model = compressnet.load(tmp_path / "a.safetensors", freeze=False)
+    model = compressnet.load(tmp_path / "a.safetensors", form="compressed")
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
@@ -85,8 +85,8 @@ def test_folded_norms_are_smaller_and_compute_the_same(tmp_path: Path) -> None:
     ("size", "more", "message"),
     [
         ("lots", {}, "'lots' is no size; one is such as 500kB"),
-        ("500kB", {"dense": True}, "the size of a file can be chosen where its numbers are coded"),
-        ("500kB", {"overrides": ["export.coder=none"]}, "the size of a file can be chosen where its numbers are coded"),
+        ("500kB", {"dense": True}, "--dense and --target-size exclude each other"),
+        ("500kB", {"overrides": ["export.coder=none"]}, "export.coder: none and --target-size exclude each other"),
         ("2kB", {}, "no steps make the file fit 2,000 bytes"),
     ],
 )

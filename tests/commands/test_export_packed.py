@@ -70,7 +70,7 @@ def test_the_file_is_smaller_than_with_the_bitmap_and_computes_the_same_bits(
     files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     exported = compressnet.load(files[1])
-    model = compressnet.load(files[0], freeze=False).half()
+    model = compressnet.load(files[0], form="compressed").half()
     save(model, tmp_path / "bitmap.safetensors", dataclasses.replace(describe(files[0]), stage="exported"))
     assert files[1].stat().st_size < (tmp_path / "bitmap.safetensors").stat().st_size - 40_000
     assert torch.equal(logits(exported), logits(compressnet.load(tmp_path / "bitmap.safetensors")))

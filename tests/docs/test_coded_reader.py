@@ -30,6 +30,8 @@ class Record:
 
     def __init__(self, data: bytes) -> None:
         self.data, self.place = data, 0
+        self.kinds: set[int] = set()
+        self.shapes: set[int] = set()
 
     def take(self, nbytes: int) -> bytes:
         self.place += nbytes
@@ -125,6 +127,7 @@ def decode_huffman(stream: bytes, lengths: list[int], count: int) -> list[int]:
 
 def symbols(record: Record, stream: bytes, count: int) -> np.ndarray:
     shape = record.byte()
+    record.shapes.add(shape)
     if shape == 5:
         return np.frombuffer(stream, np.uint8).astype(np.int64)
     lowest, kinds = record.whole(), record.count() + 1
@@ -139,6 +142,7 @@ def symbols(record: Record, stream: bytes, count: int) -> np.ndarray:
 def numbers(record: Record, entry: list[Any], streams: list[bytes], earlier: list[np.ndarray]) -> np.ndarray:
     shape, dtype = entry[1], (entry[3:] or ["F32"])[0]
     kind, count = record.byte(), math.prod(shape)
+    record.kinds.add(kind)
     if kind == 0:
         size = np.dtype(DTYPES[dtype]).itemsize
         return np.full(shape, np.frombuffer(record.take(size), DTYPES[dtype])[0])
@@ -169,8 +173,8 @@ def numbers(record: Record, entry: list[Any], streams: list[bytes], earlier: lis
     return each * steps.reshape(-1, *[1] * (len(shape) - 1))
 
 
-def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The index and the tensors of a coded file."""
+def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Record]:
+    """The index, the tensors and the records of a coded file."""
     data = path.read_bytes()
     n = int.from_bytes(data[:8], "little")
     text = json.loads(data[8 : 8 + n])["__metadata__"]["compressnet"]
@@ -191,7 +195,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         found[entry[0]] = numbers(records, entry, streams, list(found.values()))
     assert at == len(payload)
     assert records.place == len(records.data)
-    return index, found
+    return index, found, records
 
 
 SETTINGS = {
@@ -221,7 +225,7 @@ def test_a_reader_written_from_the_page_finds_every_number(converted: Path, tmp_
     path = tmp_path / "model.safetensors"
     compressnet.export(converted, path, overrides=SETTINGS[name])
     state = compressnet.load(path, dtype=None).state_dict()
-    index, found = read(path)
+    index, found, _ = read(path)
     assert found.keys() == state.keys()
     for tensor, ours in state.items():
         bits = ours.view(torch.int16) if ours.dtype is torch.bfloat16 else ours

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import torch
 import compressnet
 from compressnet.description import describe
 from compressnet.errors import DataError, FileError, RecipeError, ResumeError, TrainingError
-from compressnet.progress import Progress
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.stage import _class_names
+from tests.training.stopping import StopAfter
 
 
 @pytest.fixture
@@ -21,28 +20,6 @@ def converted(lenet: dict[str, Any], tmp_path: Path) -> Path:
     lenet["layers"][1] |= {"lr_scale": {"gauss": 4, "signs": 0}, "weight_decay": 0.01}
     compressnet.convert(lenet, tmp_path / "converted.safetensors")
     return tmp_path / "converted.safetensors"
-
-
-class StopAfter(Progress):
-    """Sends this process a signal after some training steps."""
-
-    def __init__(self, steps: int, number: int) -> None:
-        self.steps, self.number = steps, number
-
-    def task(self, title: str, total: int | None = None) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def counting() -> Any:
-            def advance(steps: int = 1, **fields: Any) -> None:
-                if "images_per_s" in fields:
-                    self.steps -= 1
-                    if self.steps == 0:
-                        os.kill(os.getpid(), self.number)
-
-            yield advance
-
-        return counting()
 
 
 def test_training_lowers_the_loss_and_its_files_say_so(converted: Path, tmp_path: Path) -> None:
@@ -79,7 +56,7 @@ def test_the_learning_rates_of_a_rule_reach_its_tensors(converted: Path, tmp_pat
     state = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
     groups = {group["lr_scale"]: group for group in state["optimizer"]["param_groups"]}
     assert groups[4]["lr"] == pytest.approx(4 * groups[1]["lr"])
-    before = compressnet.load(converted, freeze=False).state_dict()
+    before = compressnet.load(converted, form="compressed").state_dict()
     still = [name for name in before if torch.equal(before[name], state["model"][name])]
     assert still == ["fc1.structured.signs"]
 

@@ -39,11 +39,11 @@ def show_trained(trained: "Trained") -> None:
 
 def show_exported(exported: "Exported") -> None:
     """How large and how faithful the file is."""
-    kind = "an ordinary state_dict" if exported.dense else "a compressnet file"
-    smaller = times(exported.source_nbytes / exported.nbytes)
+    ratio = exported.source_nbytes / exported.nbytes
+    smaller = f", {times(ratio)} as many" if ratio >= 1 else ""
     terminal.show_text(
-        f"{exported.path}: {kind} in {exported.form}, {count(exported.nbytes)} bytes\n"
-        f"its source has {count(exported.source_nbytes)} bytes, {smaller} as many\n"
+        f"{exported.path}: {exported.kind} in {exported.form}, {count(exported.nbytes)} bytes\n"
+        f"its source has {count(exported.source_nbytes)} bytes{smaller}\n"
         f"reloaded and compared on random images: logits within {exported.logits_difference:.2g} of the source's, "
         f"the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
     )

@@ -1,0 +1,127 @@
+"""What a training run is given, and how far it is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressnet.coding.quantisers import Quantiser
+from compressnet.data.datasets import PartDataset
+from compressnet.plan import PlannedBlock, PlannedLayer
+from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.training.distillation import Teacher
+from compressnet.training.evaluation import Metrics
+
+
+@dataclass(frozen=True)
+class Quantising:
+    """How to train through quantisers.
+
+    Args:
+        settings: when it begins, and what the size costs.
+        choose: the quantisers of a state_dict.
+    """
+
+    settings: QuantiseSection
+    choose: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiser]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run needs beside the model.
+
+    Args:
+        settings: epochs, learning rate and the like.
+        train: images to learn from.
+        val: images to choose the best epoch by.
+        folder: takes ``metrics.jsonl`` and ``last.pt``.
+        save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far; it is given
+            the quantisers of its numbers, too, where there are any.
+        device: to train on.
+        batch_size: images a step.
+        workers: processes that load images.
+        seed: of the order of the images and of dropout.
+        fingerprint: what the run depends on; a resumed run must have the same.
+        title: pretrain or finetune.
+        teacher: the dense model to learn from, or None.
+        layers: and blocks of the plan, which may have learning rates and weight decays of their own.
+        augment: changes a batch of images, or None.
+        quantising: how to train through quantisers, or None.
+    """
+
+    settings: TrainSection
+    train: PartDataset
+    val: PartDataset
+    folder: Path
+    save_best: Callable[[nn.Module, Metrics, Mapping[str, Quantiser]], None]
+    device: torch.device
+    batch_size: int = 64
+    workers: int = 0
+    seed: int = 0
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+    title: str = "finetune"
+    teacher: Teacher | None = None
+    layers: Sequence[PlannedLayer | PlannedBlock] = ()
+    augment: Callable[[Tensor], Tensor] | None = None
+    quantising: Quantising | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
+        return max(1, len(self.train) // self.batch_size)
+
+    @property
+    def rate(self) -> float:
+        """What a nat of the symbols' entropy costs, for each training image."""
+        return self.quantising.settings.rate if self.quantising else 0.0
+
+    def quantises(self, step: int) -> bool:
+        """Whether a step of the run, counted from 0, goes through quantisers."""
+        total = self.settings.epochs * self.steps
+        return self.quantising is not None and step >= int(self.quantising.settings.start * total)
+
+    def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
+        """What makes an epoch the best; the larger, the better.
+
+        By its accuracy, of equal ones by its loss. Where the size of the file costs something, an early epoch would win
+        with a large file: there it is the loss on val with what its symbols cost, which is what training lowers.
+
+        Args:
+            val: how the epoch does on the val part.
+            nats: the entropy of its symbols.
+        """
+        return (-(val.loss + self.rate * nats / len(self.train)),) if self.rate else (val.top1, -val.loss)
+
+
+@dataclass
+class Standing:
+    """How far a run is; all of it is in ``last.pt``.
+
+    Args:
+        epoch: epochs done.
+        batch: steps done of the epoch under way.
+        before: on the val part, as the model came.
+        best: on the val part, at the best epoch; where quantising has begun, of those that are quantised.
+        best_score: of that epoch.
+        quantisers: that training goes through, as they were chosen.
+        history: a line an epoch.
+        loss_sum: over the images seen in the epoch under way.
+        right: of these.
+        seen: how many.
+        seconds: that they took.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    before: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    best_score: tuple[float, ...] = ()
+    quantisers: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0
+    right: int = 0
+    seen: int = 0
+    seconds: float = 0.0
