@@ -22,7 +22,7 @@ FLOORS = [
     {"description"},
     {"checkpoint", "calibration", "interchange"},
     {"allocation"},
-    {"pretrained"},
+    {"pretrained", "sizing"},
     {"training", "shipping"},
     {"commands", "api"},
     {"cli"},

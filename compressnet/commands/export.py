@@ -17,9 +17,19 @@ from compressnet.interchange import WAYS, facts, write_verified
 from compressnet.limits import MAX_BYTES, check_memory
 from compressnet.nbytes import parse_nbytes
 from compressnet.output import check_output, replacing
+from compressnet.plan.ratios import without_chosen_bits
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import ExportSection, Recipe
-from compressnet.shipping import Choosing, quantise, read_dense, to_ship, without_auxiliary, write_dense, write_plain
+from compressnet.shipping import (
+    Choosing,
+    Numbers,
+    quantise,
+    read_dense,
+    to_ship,
+    without_auxiliary,
+    write_dense,
+    write_plain,
+)
 from compressnet.training.parts import choosing_images, recipe_of
 
 IMAGES = 8
@@ -104,6 +114,10 @@ def export(
     recipe = recipe_of(description, file, overrides)
     if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):
         description = dataclasses.replace(description, quantisers={})
+    elif way == "compressnet" and recipe.export.coder != "none":
+        nbytes = recipe.budget
+    if recipe.budget is not None and nbytes is not None:
+        description = dataclasses.replace(description, layers=without_chosen_bits(recipe, description.layers))
     if dtype is None:
         dtype = "float32" if dense else recipe.export.dtype
     if nbytes is not None and recipe.export.coder == "none":
@@ -129,8 +143,7 @@ def export(
     recipe = recipe.model_copy(update={"export": settings})
     numbers = None
     if not dense and settings.coder != "none":
-        choosing = _choosing(description, recipe, nbytes, str(file), progress)
-        numbers = quantise(Path(file), described, recipe, choosing, progress)
+        numbers = _quantised(Path(file), described, recipe, nbytes, progress)
     with progress.task("writing and verifying", 2) as advance, replacing(output, force) as temporary:
         if numbers is not None:
             model = numbers.write(temporary)
@@ -176,6 +189,18 @@ def _exported(output: Path, source_nbytes: int, form: str, kind: str, wanted: Te
         wanted.abs().max().item(),
         (reloaded.argmax(1) == wanted.argmax(1)).double().mean().item(),
     )
+
+
+def _quantised(file: Path, description: Description, recipe: Recipe, nbytes: int | None, progress: Progress) -> Numbers:
+    """On the grids that numbers were trained for, where they were and the file then fits; else as the recipe says."""
+    if description.quantisers and nbytes is not None:
+        trained = quantise(file, description, recipe, progress=progress)
+        if (taken := trained.nbytes()) <= nbytes:
+            return trained
+        progress.note(f"with the steps that it was trained for the file takes {taken:,} bytes: others are chosen")
+        description = dataclasses.replace(description, quantisers={})
+    choosing = _choosing(description, recipe, nbytes, str(file), progress)
+    return quantise(file, description, recipe, choosing, progress)
 
 
 def _nbytes(target_size: str, way: str) -> int:
