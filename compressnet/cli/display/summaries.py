@@ -45,7 +45,8 @@ def show_exported(exported: "Exported") -> None:
         f"{exported.path}: {exported.kind} in {exported.form}, {count(exported.nbytes)} bytes\n"
         f"its source has {count(exported.source_nbytes)} bytes{smaller}\n"
         f"reloaded and compared on {exported.compared_on}: "
-        f"logits within {exported.logits_difference:.2g} of the source's, the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
+        f"logits within {exported.logits_difference:.2g} of the source's, "
+        f"the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
     )
 
 
