@@ -21,13 +21,15 @@ class Row:
         shape: of the dense weight; empty for groups.
         dense_numel: numbers in the dense model; 0 for heads that never run in evaluation, which earn no credit.
         numel: numbers stored.
-        nbytes: bytes of the file; None where nothing is stored yet.
+        nbytes: bytes of the file; None where nothing is stored yet, or what they are thought to be for a budget.
         dense_macs: multiply–accumulates of one image with the dense weight.
         macs: the same as executed.
         error: of the weight's projection, relative.
         remark: why it is dense, or what a user should know.
         output_error: of the layer's outputs on calibration images, relative.
         positions_nbytes: bytes among ``nbytes`` that say where values are (bitmap or gaps), each counted as a number.
+        bits: of each number, where the plan says them.
+        loss_share: of what all layers are thought to lose, where a budget was shared among them.
     """
 
     name: str
@@ -42,6 +44,8 @@ class Row:
     remark: str | None = None
     output_error: float | None = None
     positions_nbytes: int = 0
+    bits: int | None = None
+    loss_share: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -69,6 +73,7 @@ class Account:
         results: measured figures the file carries.
         index_nbytes: of a coded file: what it says of itself, deflated; elsewhere that is in the header.
         records_nbytes: of a coded file: how its numbers are coded, code tables included.
+        budget: of the exported file in bytes, where a plan was made for one; then bytes are what is expected.
     """
 
     path: str
@@ -80,6 +85,14 @@ class Account:
     results: Mapping[str, Any] | None = None
     index_nbytes: int = 0
     records_nbytes: int = 0
+    budget: int | None = None
+
+    @property
+    def nbytes(self) -> int | None:
+        """Of the whole file, or what a budget is expected to come to."""
+        if self.budget is None:
+            return self.file_nbytes
+        return sum(self.overhead.values()) + sum(row.nbytes or 0 for row in self.rows)
 
     @property
     def overhead(self) -> dict[str, int]:
@@ -222,6 +235,7 @@ def _layer_row(
         item.get("remark"),
         outputs.get(name),
         sum(part.nbytes for part in parts if part.dtype == "U8"),
+        item.get("bits"),
     )
 
 

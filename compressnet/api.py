@@ -45,6 +45,8 @@ def compress(
         DataError: the module cannot take the images.
     """
     draft = read_recipe(recipe)
+    if draft.raw.get("budget") is not None:
+        draft.mistake(("budget",), "it is of a file that is exported: convert chooses the ratios, compress takes them")
     blocks, found = plan_blocks(draft, module, candidates(module))
     layers = plan_layers(draft, found)
     calibration = draft.checked().calibration

@@ -11,6 +11,7 @@ EXAMPLES = (
     "compressnet convert quickstart --dry-run",
     "compressnet convert recipe.yaml -o converted.safetensors",
     "compressnet convert recipe.yaml -o small.safetensors --set layers.0.ratio=32",
+    "compressnet convert recipe.yaml -o small.safetensors --target-size 500kB",
 )
 
 
@@ -20,8 +21,17 @@ def convert(
         Path | None, typer.Option("-o", "--output", metavar="FILE", show_default=False, help="The file to write.")
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only plan and price: no weights, no data, no file.")
+        bool,
+        typer.Option("--dry-run", help="Only plan and price: no file, and without a budget no weights and no data."),
     ] = False,
+    target_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            show_default=False,
+            help="The recipe's budget: how many bytes the exported file may have, such as 500kB or 2.5MiB.",
+        ),
+    ] = None,
     force: Force = False,
     set_: Set = None,
     json: Json = False,
@@ -37,7 +47,8 @@ def convert(
     from compressnet.commands.convert import convert
     from compressnet.commands.recipes import find
 
-    account = convert(find(recipe), output, dry_run=dry_run, force=force, overrides=set_ or (), progress=progress())
+    overrides = [*(set_ or ()), *([f"budget={target_size}"] if target_size else [])]
+    account = convert(find(recipe), output, dry_run=dry_run, force=force, overrides=overrides, progress=progress())
     if json:
         terminal.show_json(account.to_json())
     else:

@@ -13,14 +13,15 @@ from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import save
 from compressnet.data.datasets import PartDataset
 from compressnet.description import Description
-from compressnet.errors import DataError, FileError
+from compressnet.errors import DataError, FileError, WeightsError
 from compressnet.output import check_output
 from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
-from compressnet.pretrained import dense_model
+from compressnet.pretrained import dense_model, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, read_recipe
 from compressnet.rewrite import project_
+from compressnet.sizing import Sized, check_budget, expected, resolve
 from compressnet.training.parts import open_images, sample_images
 
 
@@ -35,10 +36,12 @@ def convert(
 ) -> Account:
     """Plan, price, load weights, project, rewrite, save.
 
+    With a budget, the ratios and bits that the recipe leaves open are chosen when weights are there.
+
     Args:
         recipe: path, mapping or recipe.
         output: the file to write; not needed for a dry run.
-        dry_run: only plan and price, without weights or data.
+        dry_run: only plan and price, without weights or data; with a budget these are looked at where they are there.
         force: replace a file that is there.
         overrides: ``key.path=value`` each.
         progress: is told.
@@ -49,9 +52,12 @@ def convert(
     Raises:
         CompressnetError: the recipe, weights or data are wrong, or the file cannot be written.
     """
-    plan = make_plan(read_recipe(recipe, overrides))
+    draft = read_recipe(recipe, overrides)
+    plan = make_plan(draft)
+    check_budget(draft, plan)
     if dry_run:
-        return price(plan, str(recipe) if isinstance(recipe, str | Path) else "recipe")
+        source = str(recipe) if isinstance(recipe, str | Path) else "recipe"
+        return price(plan, source) if plan.recipe.budget is None else expected(_tried(plan, progress), source)
     if output is None:
         raise FileError("no output file is named", cure="-o FILE names it; --dry-run needs none")
     check_output(Path(output), force)
@@ -59,7 +65,13 @@ def convert(
         progress.note("model.weights is null: an untrained model is converted; `compressnet run` can train it first")
     dataset = calibration_images(plan)
     model = dense_model(plan)
-    errors, block_errors = _project_(plan, model, dataset, progress)
+    images = _sample(plan, dataset, progress)
+    blocks = BlockFit(model, plan.blocks, images)
+    block_errors = _place_(blocks, progress)
+    if plan.recipe.budget is not None:
+        plan = resolve(plan, model, images, progress).plan
+    errors = _project_(plan, model, images, progress)
+    block_errors |= blocks.refit_() if errors else {}
     description = Description.of(plan, "converted" if errors or block_errors else "dense")
     results = {
         "projection_errors": _rounded({name: error for name, (error, _) in errors.items()}),
@@ -75,16 +87,36 @@ def _rounded(errors: Mapping[str, float | None]) -> dict[str, float]:
     return {name: float(f"{error:.6g}") for name, error in known.items()}
 
 
+def _tried(plan: Plan, progress: Progress) -> Sized:
+    """How the budget of a plan is shared, with the weights and images that are there."""
+    try:
+        images = _sample(plan, calibration_images(plan), progress)
+    except DataError as error:
+        progress.note(f"no images: {_first_line(error)}")
+        images = None
+    try:
+        model = dense_model(plan)
+    except WeightsError as error:
+        progress.note(f"no weights, drawn ones stand for them: {_first_line(error)}")
+        assert plan.spec is not None
+        model, images = with_weights(plan.spec, None, plan.recipe.seed), None
+    if images is None:
+        progress.note("errors of weights are counted by themselves, not by what they do to answers")
+    _place_(BlockFit(model, plan.blocks, images), progress)
+    return resolve(plan, model, images, progress)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
 def _project_(
-    plan: Plan, model: nn.Module, dataset: PartDataset | None, progress: Progress
-) -> tuple[dict[str, tuple[float, float | None]], dict[str, float]]:
-    """Calibrate where there are images, else project weights by themselves; the errors of each layer and block."""
+    plan: Plan, model: nn.Module, images: Tensor | None, progress: Progress
+) -> dict[str, tuple[float, float | None]]:
+    """Calibrate where there are images, else project weights by themselves; the errors of each layer."""
     compressed = [layer for layer in plan.layers if layer.method]
-    images = _sample(plan, dataset, progress)
-    blocks = BlockFit(model, plan.blocks, images)
-    block_errors = _place_(blocks, progress)
     if not compressed:
-        return {}, block_errors
+        return {}
     with progress.task("projecting" if images is None else "calibrating", len(compressed)) as advance:
 
         def done(layer: PlannedLayer, error: float, output_error: float | None) -> None:
@@ -92,10 +124,8 @@ def _project_(
             advance(1, layer=layer.name, error=error, **known)
 
         if images is None or plan.recipe.calibration is None:
-            errors = project_(model, plan.layers, done, untrained=_untrained(plan))
-        else:
-            errors = calibrate_(model, plan.layers, images, ridge=plan.recipe.calibration.ridge, on_layer=done)
-    return errors, block_errors | blocks.refit_()
+            return project_(model, plan.layers, done, untrained=_untrained(plan))
+        return calibrate_(model, plan.layers, images, ridge=plan.recipe.calibration.ridge, on_layer=done)
 
 
 def _place_(blocks: BlockFit, progress: Progress) -> dict[str, float]:

@@ -21,6 +21,7 @@ from compressnet.plan import Plan, make_plan
 from compressnet.pretrained import dense_model, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
+from compressnet.sizing import check_budget
 from compressnet.training.evaluation import Metrics
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.parts import find_device
@@ -78,7 +79,9 @@ def run(
         CompressnetError: as the stages raise.
     """
     find_device(device)
-    plan = make_plan(read_recipe(recipe, overrides))
+    draft = read_recipe(recipe, overrides)
+    plan = make_plan(draft)
+    check_budget(draft, plan)
     folder = Path(output)
     check_folder(folder)
     return _Pipeline(plan, folder, device, progress).run()
@@ -144,6 +147,8 @@ class _Pipeline:
         def make() -> None:
             convert(self.recipe, path, force=True, progress=self.progress)
 
+        if self.recipe.budget is not None:
+            asked += [self.asked[key] for key in ("budget", "export")]
         configs = [dict(layer.config) for layer in self.plan.layers]  # a budget of bytes hangs on export.dtype
         self.ledger.stage("convert", [*asked, self._weights(), configs], path, make)
         return path
@@ -175,7 +180,7 @@ class _Pipeline:
 
     def _export(self, last: Path) -> Account:
         path = self.folder / "model.safetensors"
-        over = self._overrides("export")
+        over = self._overrides("export", "budget")
 
         def make() -> dict[str, Any]:
             return export(last, path, force=True, overrides=over, progress=self.progress).to_json()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from compressnet.errors import PlanError
 from compressnet.methods import BY_NAME
 from compressnet.plan.layers import PlannedLayer
+from compressnet.plan.ratios import ratios
 from compressnet.recipe import Rule
 from compressnet.recipe.rules import BudgetRule
 from compressnet.structured import MethodConfig, StructuredWeight
@@ -25,9 +26,14 @@ def config_for(rule: Rule, layer: PlannedLayer, dtype: str) -> MethodConfig:
         layer: still dense.
         dtype: of the exported file, which bytes are counted in.
 
+    Returns:
+        them; where the budget of the whole file is still to choose the ratio, with the least that it may choose.
+
     Raises:
         PlanError: the method cannot meet the budget.
     """
+    if isinstance(rule, BudgetRule) and not rule.given:
+        return rule.config_at(ratios(rule, layer)[0])
     if not isinstance(rule, BudgetRule) or (rule.numel is None and rule.nbytes is None):
         return rule.config
     method, width = BY_NAME[rule.method], None if rule.nbytes is None else WIDTHS[dtype]

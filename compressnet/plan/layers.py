@@ -21,6 +21,7 @@ LayerKind = Literal["conv2d", "linear", "attention"]
 REWRITTEN = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 """What is rewritten: exactly these, and an attention's output projection."""
 REPLACED = "a block stands for it"
+CHOSEN = "the budget chooses its ratio; this is the least"
 FITTED = "made to fit the features of the block before it"
 
 

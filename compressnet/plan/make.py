@@ -1,7 +1,6 @@
 """From a draft of a recipe to a plan; every mistake that can be known without weights or data is raised here."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -14,10 +13,10 @@ from compressnet.maths.seeds import layer_seed
 from compressnet.methods import BY_NAME
 from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
 from compressnet.plan.budget import config_for
-from compressnet.plan.layers import FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
+from compressnet.plan.layers import CHOSEN, FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
-from compressnet.recipe.rules import RULES
+from compressnet.recipe.rules import RULES, BudgetRule
 from compressnet.recipe.schema import ROOTLESS
 from compressnet.trace import parameter_macs
 from compressnet.zoo import models
@@ -156,7 +155,7 @@ def _rules(draft: Draft) -> Iterator[tuple[Any, Rule | None]]:
     for item in raw if isinstance(raw, list) else ():
         match = item.get("match") if isinstance(item, dict) else None
         try:
-            rule = RULES[item["method"]].model_validate(item)
+            rule = RULES[item["method"]].model_validate(item, context=draft.context)
             yield rule.match, rule
         except (ValueError, KeyError, TypeError):
             globs = match if isinstance(match, list) else [match]
@@ -172,7 +171,7 @@ def _matched(draft: Draft, index: int, match: Any, layers: Sequence[PlannedLayer
     names = [layer.name for layer in layers]
     key = ("layers", index, "match")
     if isinstance(match, MatchSpec):
-        found = [layer for layer in layers if _fits(layer, match)]
+        found = [layer for layer in layers if match.fits(layer.name, layer.kind, layer.shape)]
         if not found:
             draft.mistake(key, f"matches no layer of {model}")
         return found or None
@@ -183,15 +182,6 @@ def _matched(draft: Draft, index: int, match: Any, layers: Sequence[PlannedLayer
             draft.mistake(key, f"'{glob}' matches no layer of {model}; {near}")
     found = [layer for layer in layers if any(fnmatchcase(layer.name, glob) for glob in globs)]
     return found or None
-
-
-def _fits(layer: PlannedLayer, match: MatchSpec) -> bool:
-    return (
-        fnmatchcase(layer.name, match.name)
-        and match.type in (None, layer.kind)
-        and (match.kernel is None or tuple(layer.shape[2:]) == match.kernel)
-        and math.prod(layer.shape) >= match.min_numel
-    )
 
 
 def _why_dense(layer: PlannedLayer, match: Any, rule: Rule | None) -> str | None:
@@ -223,7 +213,7 @@ def _assign(
             method=rule.method,
             config=config.model_dump(),
             seed=layer_seed(draft.recipe.seed if draft.recipe else 0, layer.name),
-            remark=method.remark(layer.shape, config),
+            remark=CHOSEN if isinstance(rule, BudgetRule) and not rule.given else method.remark(layer.shape, config),
             macs=layer.macs_with(method, config),
             lr_scale=rule.lr_scale,
             weight_decay=method.weight_decay if rule.weight_decay is None else rule.weight_decay,

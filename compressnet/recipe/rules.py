@@ -1,10 +1,13 @@
 """The rules of a recipe's ``layers``: one form for each method and block, made from its own keys."""
 
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, create_model
+from pydantic import Discriminator, Field, Tag, ValidationInfo, create_model, model_validator
 
 from compressnet.block import BlockConfig
 from compressnet.blocks import BLOCKS
@@ -30,6 +33,15 @@ class MatchSpec(Keys):
     type: Literal["conv2d", "linear", "attention"] | None = None
     kernel: tuple[int, int] | None = None
     min_numel: int = Field(default=0, ge=0)
+
+    def fits(self, name: str, kind: str, shape: Sequence[int]) -> bool:
+        """Whether a layer is such."""
+        return (
+            fnmatchcase(name, self.name)
+            and self.type in (None, kind)
+            and (self.kernel is None or tuple(shape[2:]) == self.kernel)
+            and math.prod(shape) >= self.min_numel
+        )
 
 
 class StoredSection(Keys):
@@ -67,16 +79,39 @@ class Rule(StoredSection):
 
 
 class BudgetRule(Rule):
-    """A rule of a method that has a ``ratio``, in whose place each layer may have a budget.
+    """A rule of a method that has a ``ratio``, in whose place each layer may have a budget, or the whole file.
 
     Args:
         numel: how many numbers to store for each layer at most.
         nbytes: how many bytes each layer may take in the exported file.
+        min_ratio: where the budget of the file chooses the ratio, the least it may be.
+        max_ratio: the largest.
     """
 
     ratio: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     numel: int | None = Field(default=None, ge=1)
     nbytes: int | None = Field(default=None, ge=1)
+    min_ratio: float = Field(default=1.0, ge=1, allow_inf_nan=False)
+    max_ratio: float | None = Field(default=None, ge=1, allow_inf_nan=False)
+
+    @property
+    def given(self) -> list[str]:
+        """The keys that set the size; where there are none, the budget of the file does."""
+        sizes: tuple[str, ...] = getattr(self, "sizes", ())
+        return [key for key in sizes if getattr(self, key) is not None]
+
+    @model_validator(mode="after")
+    def _one_size(self, info: ValidationInfo) -> Self:
+        """In place of the method's own: with a budget of the file none may be given."""
+        sizes = ", ".join(getattr(self, "sizes", ()))
+        free = not self.given and (info.context is None or info.context["budget"])
+        if len(self.given) != 1 and not free:
+            raise ValueError(f"exactly one of {sizes} is to be given, not {' and '.join(self.given) or 'none'}")
+        if self.given and (self.min_ratio > 1 or self.max_ratio is not None):
+            raise ValueError(f"min_ratio and max_ratio bound what a budget chooses; here {self.given[0]} is given")
+        if self.max_ratio is not None and self.min_ratio > self.max_ratio:
+            raise ValueError(f"min_ratio {self.min_ratio:g} is above max_ratio {self.max_ratio:g}")
+        return self
 
     def config_at(self, ratio: float) -> MethodConfig:
         """The method's own keys, with a ratio."""

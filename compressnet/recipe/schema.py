@@ -1,16 +1,21 @@
 """The keys of a recipe and what they may hold."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
+from compressnet.nbytes import parse_nbytes
 from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
 ROOTLESS = ("digits", "fake")
 """The data sets that are not read from a folder."""
+
+
+def _nbytes(given: Any) -> Any:
+    return parse_nbytes(given) if isinstance(given, str) else given
 
 
 class ModelSection(Keys):
@@ -170,8 +175,13 @@ class ExportSection(Keys):
 
 
 class Recipe(Keys):
-    """Everything a run needs."""
+    """Everything a run needs.
 
+    Args:
+        budget: bytes of the exported file, at most; ratios and bits that no rule gives are chosen for it.
+    """
+
+    budget: Annotated[int, BeforeValidator(_nbytes), Field(ge=1)] | None = None
     model: ModelSection | None = None
     data: DataSection | None = None
     layers: tuple[AnyRule, ...] = ()

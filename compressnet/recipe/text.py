@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from compressnet.errors import RecipeError, did_you_mean
-from compressnet.recipe.rules import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, MatchSpec, Rule
+from compressnet.recipe.rules import BLOCK_RULES, BLOCK_TAG, RULES, TAGS, BlockRule, BudgetRule, MatchSpec, Rule
 from compressnet.recipe.schema import Recipe
 
 Key = tuple[str | int, ...]
@@ -41,6 +41,11 @@ class Draft:
     lines: dict[Key, int] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
     recipe: Recipe | None = None
+
+    @property
+    def context(self) -> dict[str, bool]:
+        """What a rule has to know of the recipe around it: whether a budget may choose its ratio."""
+        return {"budget": self.raw.get("budget") is not None}
 
     def mistake(self, key: Key, what: str) -> None:
         """Note a mistake at a key."""
@@ -87,7 +92,7 @@ def read_recipe(source: str | Path | Mapping[str, Any] | Recipe, overrides: Iter
     for override in overrides:
         _override(draft, override)
     try:
-        draft.recipe = Recipe.model_validate(draft.raw)
+        draft.recipe = Recipe.model_validate(draft.raw, context=draft.context)
     except ValidationError as error:
         for item in error.errors(include_url=False):
             _note(draft, dict(item))
@@ -209,7 +214,7 @@ def _classes(annotation: Any) -> list[type[BaseModel]]:
 
 def _words(item: dict[str, Any], key: Key, section: type[BaseModel]) -> str:
     kind, given = item["type"], item.get("input")
-    if kind == "extra_forbidden" and key[-1] in ("numel", "nbytes") and issubclass(section, Rule):
+    if kind == "extra_forbidden" and key[-1] in BudgetRule.model_fields and issubclass(section, Rule):
         sizes = " or ".join(f"'{size}'" for size in getattr(section, "sizes", ()))
         return f"unknown key; its size is set by {sizes}"
     if kind == "extra_forbidden" and key[-1] == "method" and issubclass(section, BlockRule):

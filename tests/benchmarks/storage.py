@@ -39,7 +39,7 @@ from compressnet.description import Description, describe
 from compressnet.nbytes import parse_nbytes
 from compressnet.plan import make_plan
 from compressnet.recipe import ExportSection, read_recipe
-from compressnet.shipping import Numbers
+from compressnet.shipping.numbers import Numbers
 from compressnet.training.parts import sample_images
 
 LEVELS = (0.05, 0.1, 0.2)  # errors of logits that coders are compared at

@@ -94,9 +94,9 @@ def test_every_key_of_a_method_or_block_is_on_its_own_page(kind: str, name: str,
 
 
 def test_every_section_of_a_recipe_is_documented() -> None:
-    described = {"model", "data", "layers", "calibration", "pretrain", "finetune", "export", "seed"}
+    described = {"budget", "model", "data", "layers", "calibration", "pretrain", "finetune", "export", "seed"}
     assert set(Recipe.model_fields) == described
-    for name in ("model", "data", "layers", "calibration", "pretrain and finetune", "export", "seed"):
+    for name in ("budget", "model", "data", "layers", "calibration", "pretrain and finetune", "export", "seed"):
         section(DOCS / "recipes.md", f"## {name}")
 
 

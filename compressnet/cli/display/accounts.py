@@ -70,7 +70,9 @@ def layers(account: Account, number: Callable[[int | None], str]) -> Grid:
         Column("dense", True),
         Column("stored", True),
         Column("ratio", True),
+        Column("bits", True),
         Column("bytes", True),
+        Column("loss %", True),
         Column("error", True),
         Column("output error", True),
         Column("MACs", True),
@@ -86,7 +88,9 @@ def layers(account: Account, number: Callable[[int | None], str]) -> Grid:
             number(row.dense_numel or None),
             number(row.numel),
             times(row.ratio),
+            count(row.bits),
             count(row.nbytes),
+            "" if row.loss_share is None else f"{100 * row.loss_share:.1f}",
             "" if row.error is None else f"{row.error:.3f}",
             "" if row.output_error is None else f"{row.output_error:.3f}",
             number(row.dense_macs),
@@ -100,18 +104,20 @@ def layers(account: Account, number: Callable[[int | None], str]) -> Grid:
         (),
         account.dense_numel,
         account.numel,
-        account.file_nbytes,
+        account.nbytes,
         account.dense_macs,
         account.macs,
     )
     rows = [cells(row) for row in account.rows]
-    rows += [[name, *[""] * 5, count(nbytes), *[""] * 5] for name, nbytes in account.overhead.items()]
+    rows += [[name, *[""] * 6, count(nbytes), *[""] * 6] for name, nbytes in account.overhead.items()]
     return Grid(columns, rows, [cells(total)]).without_empty_columns()
 
 
 def facts(account: Account) -> list[str]:
     """What the table adds up to, in words."""
     lines = []
+    if account.budget is not None:
+        lines.append(f"about {count(account.nbytes)} bytes, of the {count(account.budget)} that the file may have")
     if account.file_nbytes is None:
         fewer = times(_ratio(account.dense_numel, account.numel))
         lines.append(f"{fewer} fewer numbers than the dense model; the file adds a header")

@@ -1,0 +1,53 @@
+"""What a layer could be: bytes are those of the entropy, losses those of the error that is really made."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from compressnet.coding.quantisers import Uniform
+from compressnet.coding.tensors import encode
+from compressnet.sizing.options import RECORD, Form, entropy, options
+
+
+def form(count: int = 4000, lost: float = 0.5, noise: float = 2.0) -> Form:
+    numbers = torch.from_numpy(np.random.default_rng(0).normal(size=count)).float()
+    return Form(None, numbers, 0, lost, noise)
+
+
+@pytest.mark.parametrize("counts", [[5], [1, 1], [3, 1, 4, 1, 5], [1000, 1]])
+def test_the_entropy_is_that_of_the_relative_frequencies(counts: list[int]) -> None:
+    symbols = torch.tensor([value - 2 for value, count in enumerate(counts) for _ in range(count)])
+    chances = [count / sum(counts) for count in counts]
+    assert entropy(symbols) == pytest.approx(-sum(p * math.log2(p) for p in chances))
+
+
+def test_a_finer_step_takes_more_bytes_and_loses_less() -> None:
+    made = options([form()], None)
+    assert [each.nbytes for each in made] == sorted(each.nbytes for each in made)
+    assert [each.loss for each in made] == sorted((each.loss for each in made), reverse=True)
+    assert [each.bits for each in made] == sorted(each.bits for each in made)
+    assert made[0].nbytes < 4000 / 8
+    assert made[-1].loss == pytest.approx(0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("place", range(4, 17, 4))
+def test_bytes_are_near_those_of_the_coded_tensor(place: int) -> None:
+    numbers = form().numbers
+    step = 2.0 ** (2 - place / 2)
+    coded = encode(Uniform(step)(numbers), Uniform(step))
+    assert options([form()], None)[place].nbytes - RECORD == pytest.approx(coded.nbytes - len(coded.record), rel=0.05)
+
+
+@pytest.mark.parametrize("bits", [2, 5, 8])
+def test_given_bits_are_kept(bits: int) -> None:
+    (only,) = options([form()], bits)
+    assert only.bits == bits
+    assert (bits - 1.5) * 500 < only.nbytes - RECORD < bits * 500
+
+
+def test_positions_and_every_tensor_take_bytes_of_their_own() -> None:
+    bare, more = form(), form()
+    beside = Form(None, more.numbers, 70, more.lost, more.noise, tensors=3)
+    assert options([beside], 4)[0].nbytes == options([bare], 4)[0].nbytes + 70 + 2 * RECORD
