@@ -116,7 +116,7 @@ def export(
         source_nbytes,
         wish.form,
         wish.kind,
-        "random images" if judges is None else f"{len(judges)} training images",
+        "random images" if judges is None else f"{len(judges)} images to choose by",
         (reloaded - wanted).abs().max().item(),
         wanted.abs().max().item(),
         (reloaded.argmax(1) == wanted.argmax(1)).double().mean().item(),
