@@ -124,7 +124,7 @@ def test_resolving_leaves_the_model_as_it_was(recipe: dict[str, Any], images: bo
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"budget": 900}, r"budget: 900 bytes are too few: the rules take at least [\d,]+, [\d,]+ numbers of a bit"),
+        ({"budget": 900}, r"budget: 900 bytes are too few: the rules take at least [\d,]+, [\d,]+ numbers of 2 bits"),
         ({"budget": "2MB"}, r"budget: 2,000,000 bytes hold the dense model at 16 bits a number, which takes 862,"),
         ({"export": {"coder": "none"}}, "budget: it is met by the size of steps"),
         ({"export": {"quantiser": "codebook"}}, "budget: it is met by the size of steps"),
