@@ -89,12 +89,12 @@ def allocate_(
             advance(1, nbytes=found)
             return found
 
-        chosen = _within(form, settings.tolerance, distance) if target is None else _fitting(form, target.nbytes, size)
+        chosen = within(form, settings.tolerance, distance) if target is None else fitting(form, target.nbytes, size)
     quantisers = form.code_(chosen)
     return Allocated(quantisers, chosen, divergence(wanted, _answers(model, judges)))
 
 
-def _within(form: CodedForm, tolerance: float, distance: Callable[[float], float]) -> float:
+def within(form: CodedForm, tolerance: float, distance: Callable[[float], float]) -> float:
     """The largest D whose distance, which is about in proportion to D, is within a tolerance."""
 
     def excess(exponent: float) -> float:
@@ -107,7 +107,7 @@ def _within(form: CodedForm, tolerance: float, distance: Callable[[float], float
     return 2.0**found
 
 
-def _fitting(form: CodedForm, nbytes: int, size: Callable[[float], float]) -> float:
+def fitting(form: CodedForm, nbytes: int, size: Callable[[float], float]) -> float:
     """The smallest D whose file has no more bytes; a quarter of D takes a bit a number."""
     each = 16 / max(form.numel, 1)  # of −log₂ D, for a byte
 

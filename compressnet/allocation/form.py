@@ -37,20 +37,20 @@ class CodedForm:
         settings: ExportSection,
         images: Tensor | None,
     ) -> None:
-        self._tensors = _untied(model)
+        state = model.state_dict(keep_vars=True)
+        self._tensors = {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}
         self._before = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._layers = {layer.parameter: layer for layer in layers if isinstance(layer, PlannedLayer)}
         self._made_up: dict[str, Compensation] = {}
         said = [layer for layer in layers if layer.bits is not None]
+        learned = dict(model.named_parameters())
         self._given: dict[str, Quantiser] = {}
         for name, quantiser in choose(self._before, layers, settings).items():
-            if name not in self._before:
-                continue
             if is_constant(self._before[name]):
                 self._given[name] = Float("float32")
             elif name.endswith(STATISTICS):
                 self._given[name] = Float("bfloat16")
-            elif any(holds_weight(layer, name) for layer in said):
+            elif name not in learned or any(holds_weight(layer, name) for layer in said):
                 self._given[name] = quantiser
         sensitivities = self._by_scale() if images is None else self._by_images(model, images)
         self.costs = {name: Cost.of(self._before[name], each) for name, each in sensitivities.items()}
@@ -104,14 +104,3 @@ class CodedForm:
         found = {name: cost.mean().item() for name, cost in sensitivity(model, images).items()}
         shares = {name: made_up.share for name, made_up in self._made_up.items()}
         return {name: cost * shares.get(name, 1.0) for name, cost in found.items() if name not in self._given}
-
-
-def _untied(model: nn.Module) -> dict[str, Tensor]:
-    """The state's tensors of floating-point numbers, each once."""
-    state = model.state_dict(keep_vars=True)
-    seen: set[int] = set()
-    return {
-        name: tensor
-        for name, tensor in state.items()
-        if tensor.is_floating_point() and not (id(tensor) in seen or seen.add(id(tensor)))  # type: ignore[func-returns-value]
-    }

@@ -1,17 +1,19 @@
 """What coding costs and saves: sizes of SqueezeNet 1.1 by coding alone, mixes with sharing, and other coders.
 
     COMPRESSNET_DATA=/data python tests/benchmarks/storage.py sizes
-    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py mixes [--part val]
+    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py parts
+    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py mixes
     COMPRESSNET_DATA=/data python tests/benchmarks/storage.py coders [--model lenet5]
 
 COMPRESSNET_DATA holds ``weights/squeezenet1_1.pth``, ``weights/lenet5-mnist.pth``, ``imagenet-sample/val`` (an image of
-each ImageNet class), ``tiny-imagenet-compact.zip``, and ``mnist``. Steps of ``sizes`` and ``coders`` are chosen by 200
-images of Tiny-ImageNet, so that the 1,000 of the sample are for reporting alone; those of ``mixes`` by the 400 that
-``calibration.py`` cuts out of the sample. ``coders`` needs the program zstd, and the package nncodec for its rows.
+each ImageNet class), ``tiny-imagenet-compact.zip``, and ``mnist``. Steps are chosen by 200 images of Tiny-ImageNet, so
+that the 1,000 of the sample are for reporting alone; those of ``mixes`` by the 400 that ``calibration.py`` cuts out of
+the sample, and LeNet-5's by MNIST. ``coders`` needs the program zstd, and the package nncodec for its rows.
 """
 
 import argparse
 import copy
+import dataclasses
 import math
 import os
 import subprocess
@@ -27,11 +29,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import compressnet
+from compressnet.allocation import thrift
+from compressnet.allocation.allocate import fitting
 from compressnet.allocation.form import CodedForm
 from compressnet.allocation.search import search
 from compressnet.allocation.sensitivity import divergence
 from compressnet.data.datasets import open_part
 from compressnet.description import Description, describe
+from compressnet.nbytes import parse_nbytes
 from compressnet.plan import make_plan
 from compressnet.recipe import ExportSection, read_recipe
 from compressnet.shipping import Numbers
@@ -71,6 +76,33 @@ def sizes(source: Path, folder: Path) -> None:
         print(f"| coded, {size} | {found.nbytes:,} | {whole} | {part} |", flush=True)
 
 
+def parts(source: Path, folder: Path, size: str) -> None:
+    """What each part of the choice of steps brings, at one size, on images of the sample that are not for reporting."""
+    recipe = calibration.of_squeezenet(source, folder)
+    compressnet.convert(recipe | {"layers": []}, folder / "dense.safetensors", force=True)
+    compared = Compared(folder / "dense.safetensors", _images(recipe, "train", 200))
+    tiny = recipe["data"] | {"root": str(tiny_imagenet(source, folder))}
+    images = _images(recipe | {"data": tiny}, "train", 133)
+    model = copy.deepcopy(compared.model)
+    whole = CodedForm(model, compared.description.layers, ExportSection(bits="auto"), images)
+    costs, made_up, price = whole.costs, whole._made_up, thrift.PRICE
+    alone = {name: cost.sensitivity / (made_up[name].share if name in made_up else 1) for name, cost in costs.items()}
+
+    def measure(distortion: float) -> int:
+        return Numbers(model, compared.description, whole.code_(distortion), "range", 0).nbytes()
+
+    print("| steps | bytes | error of logits | divergence, nats | same class |\n|---|---|---|---|---|")
+    for name, sensitivities, compensations, price_here in (
+        ("equal", dict.fromkeys(costs, 1.0), {}, 0.0),
+        ("by sensitivity", alone, {}, 0.0),
+        ("and errors made up for", {key: cost.sensitivity for key, cost in costs.items()}, made_up, 0.0),
+        ("and short codes preferred", {key: cost.sensitivity for key, cost in costs.items()}, made_up, price),
+    ):
+        whole.costs = {key: dataclasses.replace(costs[key], sensitivity=each) for key, each in sensitivities.items()}
+        whole._made_up, thrift.PRICE = compensations, price_here
+        compared.row(name, (measure(fitting(whole, parse_nbytes(size), measure)), model))
+
+
 def mix_cases() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """What shares numbers before it is coded."""
     classifier = {"match": "classifier.1", "method": "lowrank"}
@@ -79,18 +111,18 @@ def mix_cases() -> Iterator[tuple[str, list[dict[str, Any]]]]:
     yield "classifier in low rank, 1.5×", [classifier | {"ratio": 1.5}]
     yield "last 3×3 convolutions as FreshNet 1.5×", [late | {"ratio": 1.5}]
     yield "3×3 convolutions as FreshNet 1.5×", calibration.threes(1.5, beta=6)
-    yield "3×3 convolutions as FreshNet 2×", calibration.threes(2, beta=6)
 
 
-def mixes(source: Path, folder: Path, part: str, size: str) -> None:
+def mixes(source: Path, folder: Path, size: str) -> None:
     """Sharing and coding at one size."""
     recipe = calibration.of_squeezenet(source, folder)
     file, coded = folder / "mix.safetensors", folder / "coded.safetensors"
-    print(f"| sharing | numbers | bytes | top-1 of {part} |\n|---|---|---|---|")
+    print("| sharing | numbers | bytes | top-1 of val | of test |\n|---|---|---|---|---|")
     for name, layers in mix_cases():
         numel = compressnet.convert(recipe | {"layers": layers}, file, force=True).numel
         found = compressnet.export(file, coded, target_size=size, force=True)
-        print(f"| {name} | {numel:,} | {found.nbytes:,} | {top1(coded, recipe, part)} |", flush=True)
+        val, test = (top1(coded, recipe, part) for part in ("val", "test"))
+        print(f"| {name} | {numel:,} | {found.nbytes:,} | {val} | {test} |", flush=True)
 
 
 class Compared:
@@ -235,10 +267,9 @@ def _images(recipe: dict[str, Any], part: Any, count: int) -> Tensor:
 def main() -> None:
     """One of the tables."""
     parser = argparse.ArgumentParser(description="storage, measured")
-    parser.add_argument("table", choices=["sizes", "mixes", "coders"])
+    parser.add_argument("table", choices=["sizes", "parts", "mixes", "coders"])
     parser.add_argument("--model", choices=["squeezenet1_1", "lenet5"], default="squeezenet1_1")
-    parser.add_argument("--part", choices=["val", "test"], default="test", help="the images that mixes are reported on")
-    parser.add_argument("--size", default="500kB", help="of mixes")
+    parser.add_argument("--size", default="500kB", help="of parts and mixes")
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "compressnet-storage")
     arguments = parser.parse_args()
     source = Path(os.environ["COMPRESSNET_DATA"])
@@ -246,8 +277,10 @@ def main() -> None:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads\n")
     if arguments.table == "sizes":
         sizes(source, arguments.folder)
+    elif arguments.table == "parts":
+        parts(source, arguments.folder, arguments.size)
     elif arguments.table == "mixes":
-        mixes(source, arguments.folder, arguments.part, arguments.size)
+        mixes(source, arguments.folder, arguments.size)
     else:
         coders(source, arguments.folder, arguments.model)
 

@@ -30,7 +30,7 @@ def converted(lenet: dict[str, Any], tmp_path: Path) -> Path:
 
 
 def stored(path: Path) -> dict[str, torch.Tensor]:
-    return compressnet.load(path, freeze=False).state_dict()
+    return compressnet.load(path, form="compressed").state_dict()
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
