@@ -9,8 +9,8 @@ from torch import Tensor
 from compressnet.coding.quantisers import Uniform, fit_uniform
 from compressnet.structured import MethodConfig
 
-STEPS = [2.0 ** (2 - exponent / 2) for exponent in range(17)]
-"""In standard deviations of the numbers, from 4 to 1/64."""
+STEPS = [2.0 ** (-exponent / 2) for exponent in range(13)]
+"""In standard deviations of the numbers, from 1 to 1/64: a normal number has two bits at least."""
 RECORD = 16
 """Bytes of a tensor's record in a coded file, about."""
 _SAMPLE = 1 << 15  # numbers whose entropy is taken

@@ -16,7 +16,7 @@ from compressnet.zoo import models
 
 HEADER = 208
 """Bytes of a coded file before its index, about."""
-LEAST_BITS = 1.0
+LEAST_BITS = 2
 """Of a number, that a budget must have room for."""
 
 
@@ -75,7 +75,7 @@ def check_budget(draft: Draft, plan: Plan) -> None:
     numbers += sum(block.numel() for block in plan.blocks)
     least = round(beside.nbytes + numbers * LEAST_BITS / 8)
     if budget < least:
-        what = f"{numbers:,} numbers of a bit each and {beside.nbytes:,} bytes beside them"
+        what = f"{numbers:,} numbers of {LEAST_BITS} bits and {beside.nbytes:,} bytes beside them"
         draft.mistake(("budget",), f"{budget:,} bytes are too few: the rules take at least {least:,}, {what}")
     most = beside.index + 2 * plan.dense_numel
     if budget > most:
