@@ -88,7 +88,7 @@ def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:
 
 
 def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Training images, as many as calibration takes, by which steps are chosen; of whatever classes.
+    """Images by which steps are chosen, of whatever classes.
 
     Args:
         recipe: names the data, or has none.
@@ -96,7 +96,8 @@ def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[to
         where: of the recipe, for errors.
 
     Returns:
-        two thirds to weigh numbers by, and the others to judge by; None without data.
+        of the part train, as many as calibration takes, to weigh numbers by; of the part val, a third as many at most,
+        to judge by, as a model is surer of what it was trained on. None without data.
 
     Raises:
         DataError: they cannot be used.
@@ -104,14 +105,14 @@ def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[to
     if recipe.data is None:
         return None
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
+    wanted = (recipe.calibration or CalibrationSection()).images
     try:
-        dataset = open_images(plain, base, "train", MAX_CLASSES, where)
-        images = sample_images(dataset, (recipe.calibration or CalibrationSection()).images, recipe.seed)
+        train = open_images(plain, base, "train", MAX_CLASSES, where)
+        val = open_images(plain, base, "val", MAX_CLASSES, where)
+        return sample_images(train, wanted, recipe.seed), sample_images(val, max(1, wanted // 3), recipe.seed)
     except DataError as error:
-        cure = "steps are chosen by training images; --set data=null chooses without, and worse"
+        cure = "steps are chosen by images; --set data=null chooses without, and worse"
         raise DataError(f"{error}\n  {cure}") from None
-    judges = max(1, len(images) // 3)
-    return (images[judges:] if len(images) > judges else images), images[:judges]
 
 
 def find_device(name: str) -> torch.device:

@@ -87,7 +87,7 @@ def test_folded_norms_are_smaller_and_compute_the_same(tmp_path: Path) -> None:
         ("lots", {}, "'lots' is no size; one is such as 500kB"),
         ("500kB", {"dense": True}, "--dense and --target-size exclude each other"),
         ("500kB", {"overrides": ["export.coder=none"]}, "export.coder: none and --target-size exclude each other"),
-        ("600", {}, "no steps make the file fit 600 bytes"),
+        ("300", {}, "no steps make the file fit 300 bytes"),
     ],
 )
 def test_a_size_that_cannot_be_had_is_refused(

@@ -23,6 +23,8 @@ FORMATS = {
     "layer": "{}",
     "error": "error {:.3f}",
     "output_error": "of outputs {:.3f}",
+    "divergence": "divergence {:.2g}",
+    "nbytes": "{:,} bytes",
 }
 
 

@@ -44,7 +44,8 @@ def show_exported(exported: "Exported") -> None:
     terminal.show_text(
         f"{exported.path}: {exported.kind} in {exported.form}, {count(exported.nbytes)} bytes\n"
         f"its source has {count(exported.source_nbytes)} bytes{smaller}\n"
-        f"reloaded and compared on random images: logits within {exported.logits_difference:.2g} of the source's, "
+        f"reloaded and compared on {exported.compared_on}: "
+        f"logits within {exported.logits_difference:.2g} of the source's, "
         f"the largest of which is {exported.logits_scale:.2g}; the same class on {exported.agreement:.0%}"
     )
 
