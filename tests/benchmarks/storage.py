@@ -1,9 +1,9 @@
 """What coding costs and saves: sizes of SqueezeNet 1.1 by coding alone, mixes with sharing, and other coders.
 
-    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py sizes
-    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py parts
-    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py mixes
-    COMPRESSNET_DATA=/data python tests/benchmarks/storage.py coders [--model lenet5]
+    COMPRESSNET_DATA=/data python -m tests.benchmarks.storage sizes
+    COMPRESSNET_DATA=/data python -m tests.benchmarks.storage parts
+    COMPRESSNET_DATA=/data python -m tests.benchmarks.storage mixes
+    COMPRESSNET_DATA=/data python -m tests.benchmarks.storage coders [--model lenet5]
 
 COMPRESSNET_DATA holds ``weights/squeezenet1_1.pth``, ``weights/lenet5-mnist.pth``, ``imagenet-sample/val`` (an image of
 each ImageNet class), ``tiny-imagenet-compact.zip``, and ``mnist``. Steps are chosen by 200 images of Tiny-ImageNet, so
@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import calibration
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -41,6 +40,7 @@ from compressnet.plan import make_plan
 from compressnet.recipe import ExportSection, read_recipe
 from compressnet.shipping.numbers import Numbers
 from compressnet.training.parts import sample_images
+from tests.benchmarks import calibration
 
 LEVELS = (0.05, 0.1, 0.2)  # errors of logits that coders are compared at
 Coded = tuple[int, nn.Module]
