@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
@@ -165,13 +165,20 @@ class ExportSection(Keys):
     """
 
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    bits: Annotated[int, Field(ge=2, le=16)] | Literal["auto"] | None = None
+    bits: int | Literal["auto"] | None = None
     vector_bits: int = Field(default=8, ge=2, le=16)
     quantiser: Literal["uniform", "codebook"] = "uniform"
     group: Literal["tensor", "row"] = "tensor"
     tolerance: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     fold_norm: bool = False
     coder: Literal["range", "huffman", "none"] = "range"
+
+    @field_validator("bits", mode="before")
+    @classmethod
+    def _bits_are_few_or_auto(cls, given: Any) -> Any:
+        if given is not None and given != "auto" and not (type(given) is int and 2 <= given <= 16):
+            raise ValueError(f"should be a whole number from 2 to 16, or auto, not {given!r}")
+        return given
 
 
 class Recipe(Keys):

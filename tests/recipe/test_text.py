@@ -156,3 +156,11 @@ def test_an_override_that_cannot_be_applied_is_an_error(tmp_path: Path, override
 def test_an_overridden_key_that_is_wrong_is_a_mistake(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"finetune\.epoch: unknown key; did you mean 'epochs'"):
         read_recipe(write(tmp_path, GOOD), ["finetune.epoch=3"]).checked()
+
+
+@pytest.mark.parametrize("bits", [1, 17, 4.5, True, "lots"])
+def test_bits_that_are_none_are_one_mistake(bits: object) -> None:
+    draft = read_recipe({"model": {"name": "lenet5"}, "export": {"bits": bits}})
+    with pytest.raises(RecipeError, match=r"export.bits: should be a whole number from 2 to 16, or auto, not"):
+        draft.checked()
+    assert len(draft.mistakes) == 1
