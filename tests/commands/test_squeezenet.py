@@ -28,7 +28,7 @@ def test_the_dense_model_its_dense_file_and_its_half_precision_file_agree(local:
     dense = recipe("squeezenet1_1-imagenet-dense").path
     compressnet.convert(dense, tmp_path / "a.safetensors", overrides=local)
     assert correct(tmp_path / "a.safetensors") == 640
-    compressnet.export(tmp_path / "a.safetensors", tmp_path / "half.safetensors")
+    compressnet.export(tmp_path / "a.safetensors", tmp_path / "half.safetensors", with_recipe=True)
     assert abs(correct(tmp_path / "half.safetensors") - 640) <= 2
     compressnet.export(tmp_path / "a.safetensors", tmp_path / "plain.safetensors", dense=True)
     overrides = [*local[1:], f"model.weights={tmp_path / 'plain.safetensors'}"]
