@@ -18,6 +18,8 @@ from compressnet.sizing import resolve
 from compressnet.sizing.overhead import overhead
 from tests.cli.calls import compressnet as call
 
+pytestmark = pytest.mark.slow
+
 RULES = [
     {"match": "conv2", "method": "freshnet", "min_ratio": 2, "max_ratio": 6},
     {"match": "fc1", "method": "hashednet", "min_ratio": 16, "max_ratio": 64},
