@@ -12,7 +12,6 @@ from compressnet.methods import BY_NAME
 from compressnet.sizing.options import RECORD, STEPS, Form, entropy, options
 from compressnet.structured import MethodConfig
 
-
 SHARED = BY_NAME["hashednet"].Config(ratio=2)
 
 
