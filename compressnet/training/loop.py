@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
@@ -21,12 +20,11 @@ from compressnet.output import replacing
 from compressnet.progress import SILENT, Progress
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
+from compressnet.training.objective import Objective
 from compressnet.training.quantised import QuantisedParameters
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate, make_optimizer
 from compressnet.training.state import load_state, save_state
-
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
 
 
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
@@ -59,6 +57,7 @@ class _Trainer:
         self.half = half if self.amp else torch.bfloat16
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
         self.quantised: QuantisedParameters | None = None
+        self.objective = Objective(run)
 
     def start(self, resume: bool) -> None:
         if resume:
@@ -117,7 +116,8 @@ class _Trainer:
             group["lr"] = rate * group["lr_scale"]
         self.optimizer.zero_grad()
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
-            loss, logits = self._loss(images, labels, indices)
+            outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
+            loss, logits = self.objective(outputs, images, labels, indices, self.quantised)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
@@ -134,18 +134,6 @@ class _Trainer:
         now.loss_sum += value * len(labels)
         now.right += int((logits.argmax(1) == labels).sum())
         now.seen += len(labels)
-
-    def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
-        heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
-        smoothing = self.run.settings.label_smoothing
-        losses = [F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in heads if logits is not None]
-        loss = losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
-        if self.run.teacher is not None:
-            loss = self.run.teacher.loss(loss, heads[0], self.run.teacher.logits(images, indices))
-        if self.quantised is not None and self.run.rate:
-            loss = loss + self.run.rate * self.quantised.nats() / len(self.run.train)
-        return loss, heads[0]
 
     def _begin_to_quantise(self) -> None:
         """From here on only epochs whose numbers are quantised can be the best."""
