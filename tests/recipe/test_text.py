@@ -159,8 +159,14 @@ def test_an_overridden_key_that_is_wrong_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_a_wrong_key_of_an_inner_section_is_compared_with_its_own_keys(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"finetune\.distill\.temprature: unknown key; did you mean 'temperature'"):
-        read_recipe(write(tmp_path, GOOD), ["finetune.distill.temprature=2"]).checked()
+    with pytest.raises(RecipeError, match=r"finetune\.distill\.featurs: unknown key; did you mean 'features'"):
+        read_recipe(write(tmp_path, GOOD), ["finetune.distill.featurs=[conv1]"]).checked()
+
+
+def test_one_layer_to_be_taught_needs_no_list() -> None:
+    recipe = read_recipe({"finetune": {"distill": {"features": "conv1", "attention": ["conv?"]}}}).checked()
+    assert recipe.finetune.distill is not None
+    assert (recipe.finetune.distill.features, recipe.finetune.distill.attention) == (("conv1",), ("conv?",))
 
 
 @pytest.mark.parametrize("bits", [1, 17, 4.5, True, "lots"])
