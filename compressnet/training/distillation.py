@@ -26,6 +26,9 @@ class Teacher:
         settings: temperature, weights, and the layers that are taught.
         device: it runs on.
 
+    Attributes:
+        names: of the layers that are taught; their outputs must be given to :meth:`layer_loss`.
+
     Raises:
         PlanError: the model has no such layer.
     """
@@ -34,12 +37,13 @@ class Teacher:
         self.model, self.settings, self.device = model.to(device).eval(), settings, device
         self.features = taught_layers(model, settings.features)
         self.attention = taught_layers(model, settings.attention)
-        self.layers = Outputs(model, [*self.features, *self.attention])
+        self.names = [*self.features, *self.attention]
+        self.layers = Outputs(model, self.names)
         self.kept: Tensor | None = None
 
     def check(self, student: nn.Module, images: Tensor) -> None:
         """Refuse layers that cannot be taught, by one forward pass; see :func:`check_layers`."""
-        if self.features or self.attention:
+        if self.names:
             check_layers(student, self.model, self.features, self.attention, images)
 
     @torch.no_grad()
@@ -48,7 +52,7 @@ class Teacher:
 
         Where layers are taught it is asked at every step all the same: their outputs are too many to keep.
         """
-        if self.features or self.attention:
+        if self.names:
             return
         parts = []
         with progress.task("asking the dense model", len(loader)) as advance:

@@ -23,8 +23,7 @@ class Objective:
 
     def __init__(self, model: nn.Module, run: Run) -> None:
         self.run = run
-        taught = (*run.teacher.features, *run.teacher.attention) if run.teacher else ()
-        self.layers = Outputs(model, taught)
+        self.layers = Outputs(model, run.teacher.names if run.teacher else ())
 
     def __call__(
         self,
@@ -49,11 +48,13 @@ class Objective:
             smoothing = run.settings.label_smoothing
             loss = _of_heads(heads, lambda head: F.cross_entropy(head, labels, label_smoothing=smoothing))
         if teacher is not None:
-            taught, given = teacher.logits(images, indices), self.layers.take()
-            alone = partial(teacher.unlabelled_loss, taught=taught)
-            loss = teacher.loss(loss, heads[0], taught) if run.labels else _of_heads(heads, alone)
-            if given:
-                loss = loss + teacher.layer_loss(given)
+            taught = teacher.logits(images, indices)
+            if run.labels:
+                loss = teacher.loss(loss, heads[0], taught)
+            else:
+                loss = _of_heads(heads, partial(teacher.unlabelled_loss, taught=taught))
+            if teacher.names:
+                loss = loss + teacher.layer_loss(self.layers.take())
         if quantised is not None and run.rate:
             loss = loss + run.rate * quantised.nats() / len(run.train)
         return loss, heads[0]
