@@ -9,9 +9,9 @@ import torch
 from compressnet.checkpoint import load
 from compressnet.container import read_header
 from compressnet.description import Description, describe
-from compressnet.errors import TrainingError
+from compressnet.errors import TrainingError, listing
 from compressnet.plan import resolve_preprocessing
-from compressnet.pretrained import is_trained, with_weights
+from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
 from compressnet.training.distillation import Teacher
@@ -74,12 +74,16 @@ def _teacher(description: Description, recipe: Recipe, device: torch.device) -> 
     settings, spec = recipe.finetune.distill, description.spec
     if settings is None or spec is None:
         return None
+    where, cure = "finetune.distill", "--set finetune.distill=null trains on the labels alone"
     source = recipe.model.weights if recipe.model else None
-    if not is_trained(spec, source):
-        raise TrainingError(
-            "there is no trained dense model to learn from: model.weights "
-            + ("is null" if source is None else "has another number of classes"),
-            "finetune.distill",
-            "--set finetune.distill=null trains on the labels alone",
-        )
+    if source is None:
+        raise TrainingError("there is no trained dense model to learn from: model.weights is null", where, cure)
+    taught = num_classes_of(spec, source)
+    if taught != spec.num_classes:
+        what = f"the dense model, of {source}, tells {taught} classes apart, the compressed one {spec.num_classes}"
+        raise TrainingError(what, where, cure)
+    names = classes_of(source)
+    if names and description.classes and names != description.classes:
+        what = f"the dense model, of {source}, tells {listing(names, 4)} apart, the compressed one "
+        raise TrainingError(f"{what}{listing(description.classes, 4)}", where, cure)
     return Teacher(with_weights(spec, source, recipe.seed), settings, device)
