@@ -63,6 +63,12 @@ def test_everything_but_the_last_layer_is_kept(converted: Path) -> None:
     ] == ["fc2"]
 
 
+def test_with_the_number_of_classes_it_has_the_last_layer_is_kept_too(converted: Path, tmp_path: Path) -> None:
+    overrides = ["model.num_classes=10", "data.dataset=fake", "finetune.epochs=0"]
+    after = numbers(compressnet.finetune(converted, tmp_path / "out", overrides=overrides).path)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in numbers(converted).items())
+
+
 def test_a_compressed_last_layer_starts_at_the_scale_of_a_drawn_one(converted: Path) -> None:
     model = compressnet.load(converted, form="compressed")
     renew_classifier_(model, describe(converted), 100, seed=3)
