@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--augment", default="crop")
     parser.add_argument("--lr", type=float, help="in place of each way's own")
     parser.add_argument("--part", choices=["val", "test"], default="test")
-    parser.add_argument("--only", default="", help="ways and ratios that have this in them, beside the dense one")
+    parser.add_argument("--only", default="", help="ways whose name has this in it, beside the teacher")
     parser.add_argument("--more", action="store_true", help="more ways")
     asked = parser.parse_args()
     data = Path(os.environ["COMPRESSNET_DATA"])
@@ -208,7 +208,7 @@ def main() -> None:
         ways = list(arms(asked.more))
         dense = folder / ways[0].folder / "best.safetensors"
         for arm in ways:
-            if asked.only in f"{arm.name} {arm.ratio}×" or arm.ratio == 1:
+            if asked.only in arm.folder or arm.bits is None:
                 recipe = recipe_for(arm, data, images, dense, asked, seed)
                 row = run(arm, recipe, dense, asked.part, folder / arm.folder)
                 rows.setdefault(arm, []).append(row)
