@@ -111,7 +111,7 @@ def recipe_for(arm: Arm, data: Path, images: Path, dense: Path, asked: argparse.
             "root": str(images),
             "preset": "SqueezeNet1_1_Weights.IMAGENET1K_V1",
             "image_size": 160,
-            "batch_size": 32,
+            "batch_size": 16,
             "augment": asked.augment,
             "val_fraction": 0.15,
         },
@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--augment", default="crop")
+    parser.add_argument("--augment", default="flip")
     parser.add_argument("--lr", type=float, help="in place of each way's own")
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--only", default="", help="ways whose name has this in it, beside the teacher")
