@@ -17,6 +17,10 @@ from compressnet.recipe import Recipe
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
+from compressnet.transfer import renew_classifier_
+
+TRANSFERRED = ("model.num_classes", "model.weights")
+"""Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
 def finetune(
@@ -30,6 +34,8 @@ def finetune(
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
+
+    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -46,7 +52,11 @@ def finetune(
     on, best = find_device(device), Path(output) / "best.safetensors"
     check_start(best, resume, force)
     description = describe(file)
-    recipe = recipe_of(description, file, overrides)
+    recipe = recipe_of(description, file, overrides, TRANSFERRED)
+    model = load(file, form="compressed")
+    classes, spec = recipe.model.num_classes if recipe.model else None, description.spec
+    if classes and spec and classes != spec.num_classes:
+        description = renew_classifier_(model, description, classes, recipe.seed, progress)
     base = description.preprocessing
     described = dataclasses.replace(
         description,
@@ -55,7 +65,7 @@ def finetune(
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
     return train_stage(
-        load(file, form="compressed"),
+        model,
         described,
         recipe,
         recipe.finetune,
@@ -74,7 +84,11 @@ def _teacher(description: Description, recipe: Recipe, device: torch.device) -> 
     settings, spec = recipe.finetune.distill, description.spec
     if settings is None or spec is None:
         return None
-    where, cure = "finetune.distill", "--set finetune.distill=null trains on the labels alone"
+    where = "finetune.distill"
+    cure = (
+        f"--set model.weights=PATH names one of {spec.num_classes} classes; "
+        "--set finetune.distill=null trains on the labels alone"
+    )
     source = recipe.model.weights if recipe.model else None
     if source is None:
         raise TrainingError("there is no trained dense model to learn from: model.weights is null", where, cure)

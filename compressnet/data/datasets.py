@@ -107,7 +107,10 @@ def check_classes(dataset: PartDataset, num_classes: int) -> None:
     """
     found = len(dataset.classes)
     if found > num_classes:
-        cure = f"set model.num_classes: {found}, or choose the model's own data"
+        cure = (
+            f"set model.num_classes: {found} (of a file, `finetune FILE --set model.num_classes={found}` makes the "
+            "last layer anew), or choose the model's own data"
+        )
         raise DataError(f"the data has {found} classes, the model {num_classes}", "data", cure)
 
 

@@ -1,6 +1,6 @@
 """The images a command works on: a part of the recipe's data, prepared for a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -42,19 +42,32 @@ def need_labels(recipe: Recipe, where: str) -> DataSection:
     return data
 
 
-def recipe_of(description: Description, file: str | Path, overrides: Iterable[str]) -> Recipe:
+def recipe_of(
+    description: Description, file: str | Path, overrides: Iterable[str], free: Collection[str] = ()
+) -> Recipe:
     """The recipe a file carries, with overrides of what is not fixed by the file.
+
+    Args:
+        description: of the file.
+        file: for errors.
+        overrides: ``key.path=value`` each.
+        free: keys of the model that a command can change; a recipe that names no model then has the file's.
 
     Raises:
         RecipeError: an override is wrong, or is of what only ``convert`` and what comes before it use.
     """
-    overrides = list(overrides)
+    overrides, raw = list(overrides), dict(description.recipe)
     for override in overrides:
-        if override.split("=")[0].split(".")[0] in ("model", "layers", "calibration", "pretrain"):
-            raise RecipeError(
-                f"--set '{override}': {file} is converted already", cure="convert the recipe again with it"
-            )
-    draft = read_recipe(description.recipe, overrides)
+        key = override.partition("=")[0]
+        section = key.partition(".")[0]
+        if key in free and description.spec:
+            raw = {"model": {"name": description.spec.name}} | raw | {"pretrain": None}
+        elif section in ("model", "layers", "calibration", "pretrain"):
+            cure = "convert the recipe again with it"
+            if section == "model":
+                cure += "; finetune takes model.num_classes and model.weights"
+            raise RecipeError(f"--set '{override}': {file} is converted already", cure=cure)
+    draft = read_recipe(raw, overrides)
     draft.source = f"the recipe in {file}"
     if description.spec and draft.recipe and draft.recipe.finetune.distill:
         check_taught(draft, skeleton(description.spec))
@@ -93,7 +106,8 @@ def open_images(
         raise DataError(
             f"has {len(dataset.classes)} classes, the model {num_classes}; its labels would not be the model's",
             str(data.root or data.dataset),
-            f"it needs a folder for every class: {listing(classes, 6)}",
+            f"it needs a folder for every class: {listing(classes, 6)}; "
+            f"or `finetune FILE --set model.num_classes={len(dataset.classes)}` makes the last layer anew",
         )
     return dataset
 

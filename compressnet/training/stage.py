@@ -148,12 +148,15 @@ def train_stage(
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
     title = "pretrain" if description.stage == "dense" else "finetune"
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "origin": origin,
         title: settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "model": {"num_classes": spec.num_classes},
     }
+    if teacher is not None and recipe.model is not None:
+        fingerprint["model"]["weights"] = recipe.model.weights
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
     if isinstance(settings, FinetuneSection) and settings.quantise:
