@@ -15,7 +15,7 @@ from compressnet.plan import taught_layers
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import DistillSection
 from compressnet.training.evaluation import Divergence
-from compressnet.training.transfer import Outputs, attention_loss, check_layers, feature_loss
+from compressnet.training.hints import Outputs, attention_loss, check_layers, feature_loss
 
 
 class Teacher:
