@@ -14,11 +14,13 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import is_trained, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
 
 
+@distributed.together()
 def finetune(
     file: str | Path,
     output: str | Path,
@@ -27,9 +29,13 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
+
+    Where ``torchrun`` has started several processes, all of them train it together; see
+    :mod:`compressnet.training.distributed`.
 
     Args:
         file: of any stage.
@@ -38,12 +44,14 @@ def finetune(
         resume: go on from ``last.pt``.
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
     on, best = find_device(device), Path(output) / "best.safetensors"
+    progress = SILENT if distributed.rank() else progress
     check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides)
@@ -65,6 +73,7 @@ def finetune(
         device=on,
         resume=resume,
         teacher=_teacher(description, recipe, on),
+        compile="inductor" if compile is True else compile or None,
         progress=progress,
     )
 

@@ -26,10 +26,12 @@ from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
+from compressnet.training.precision import half_of
 from compressnet.training.run import Quantising, Run
 from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
@@ -93,6 +95,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    compile: str | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -108,6 +111,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
         progress: is told.
 
     Raises:
@@ -117,10 +121,14 @@ def train_stage(
     if spec is None or base is None:
         raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
     data = need_data(recipe, where)
-    parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, spec.num_classes, where, description.classes)
-        for part in ("train", "val", "test")
-    }
+    title = "pretrain" if description.stage == "dense" else "finetune"
+    half_of(settings.amp, device, title)
+    with distributed.one_first():
+        parts: dict[str, PartDataset] = {
+            part: open_images(recipe, base, part, spec.num_classes, where, description.classes)
+            for part in ("train", "val", "test")
+        }
+    distributed.check_shares(data.batch_size, len(parts["train"]))
     classes = _class_names(description.classes, tuple(parts["train"].classes), spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
 
@@ -131,16 +139,18 @@ def train_stage(
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
     def save_best(best: nn.Module, metrics: Metrics, quantisers: Mapping[str, Quantiser]) -> None:
+        if distributed.rank():
+            return
         results = dict(description.results) | {"val": metrics.to_json()}
         grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
-    title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint = {
         "origin": origin,
         title: settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "processes": distributed.count(),
     }
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
@@ -163,12 +173,14 @@ def train_stage(
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
         quantising=quantising,
+        compile=compile,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
     standing = train(model, run, resume=resume, progress=progress)
     best = load(path)
-    loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+    order = distributed.share(range(len(parts["test"])))
+    loader = make_loader(parts["test"], run.share, data.workers, order=order, device=device)
     test = evaluate(best.to(device), loader, device, progress=progress, title="testing")
     assert standing.before is not None
     assert standing.best is not None
@@ -182,7 +194,8 @@ def train_stage(
         test,
         {part: len(dataset) for part, dataset in parts.items()},
     )
-    _add_results(path, trained)
+    if not distributed.rank():
+        _add_results(path, trained)
     return trained
 
 
