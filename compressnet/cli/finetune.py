@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from compressnet.cli.options import Device, File, Folder, Force, Json, Set
+from compressnet.cli.options import Compile, Device, File, Folder, Force, Json, Set
 from compressnet.cli.processes import is_first
 
 EXAMPLES = (
@@ -21,7 +21,7 @@ def finetune(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     force: Force = False,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile training steps by torch.compile.")] = False,
+    compile: Compile = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:

@@ -73,7 +73,7 @@ def finetune(
         device=on,
         resume=resume,
         teacher=_teacher(description, recipe, on),
-        compile="inductor" if compile is True else compile or None,
+        compile=compile,
         progress=progress,
     )
 

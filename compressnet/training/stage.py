@@ -95,7 +95,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
-    compile: str | None = None,
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -111,7 +111,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
-        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
@@ -173,7 +173,7 @@ def train_stage(
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
         quantising=quantising,
-        compile=compile,
+        compile="inductor" if compile is True else compile or None,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class Scale:
     calibration: int
 
 
-FULL, TINY = Scale(5000, 15, 256, 20, 5, 200), Scale(12, 1, 16, 1, 2, 4)
+FULL, TINY = Scale(5000, 15, 256, 20, 5, 200), Scale(6, 1, 8, 1, 1, 2)
 
 
 def unpack(archive: Path, into: Path, most: int) -> Path:
@@ -82,33 +83,45 @@ def accuracies(data: Path, folder: Path, scale: Scale, device: str) -> Iterator[
     """The dense net, and FreshNet forms of it."""
     root = unpack(data / "cifar10-jpeg.tar.xz", folder / "cifar10", scale.images)
     workers = min(14, (os.cpu_count() or 1) - 1)
-    recipe: dict[str, Any] = {
-        "model": {"name": "resnet18_cifar", "num_classes": 10},
-        "data": {"dataset": "imagefolder", "root": str(root), "batch_size": scale.batch, "workers": workers},
-        "calibration": {"images": scale.calibration},
-        "finetune": {"epochs": scale.epochs, "lr": 0.002, "weight_decay": 0.05},
+    net = {"name": "resnet18_cifar", "num_classes": 10}
+    images = {"dataset": "imagefolder", "root": str(root), "batch_size": scale.batch, "workers": workers}
+    tuning = {"epochs": scale.epochs, "lr": 0.002, "weight_decay": 0.05}
+    dense: dict[str, Any] = {
+        "model": net,
+        "data": images | {"augment": "flip", "resize": 32, "crop": 32},
+        "calibration": None,
+        "finetune": tuning,
     }
-    recipe["data"] |= {"augment": "flip", "resize": 32, "crop": 32}
-    yield train("dense", recipe | {"layers": [], "calibration": None}, folder / "dense", device)
-    recipe["model"] |= {"weights": str(folder / "dense" / "best.safetensors")}
-    recipe["finetune"] |= {"distill": {"temperature": 4, "weight": 0.9}}
+    yield kept(folder / "dense.json", partial(train, "dense", dense, folder / "dense", device))
+    taught = dense | {
+        "model": net | {"weights": str(folder / "dense" / "best.safetensors")},
+        "calibration": {"images": scale.calibration},
+        "finetune": tuning | {"distill": {"temperature": 4, "weight": 0.9}},
+    }
     for ratio in RATIOS:
+        form = f"freshnet {ratio}"
         rule = {"match": SHARED, "method": "freshnet", "ratio": ratio, "weight_decay": 0.0}
-        yield train(f"freshnet {ratio}", recipe | {"layers": [rule]}, folder / f"freshnet {ratio}", device)
+        yield kept(folder / f"{form}.json", partial(train, form, taught | {"layers": [rule]}, folder / form, device))
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """What was made before, or is made now."""
+    if not path.exists():
+        made = json.dumps(make())
+        print(made, flush=True)
+        path.write_text(made)
+    return json.loads(path.read_text())
 
 
 def train(form: str, recipe: dict[str, Any], folder: Path, device: str) -> Row:
-    """Convert and fine-tune, unless that is done."""
-    done = folder / "row.json"
-    if done.exists():
-        return dict(json.loads(done.read_text()))
+    """Convert and fine-tune."""
     began = time.monotonic()
     account = compressnet.convert(recipe, folder / "converted.safetensors", force=True)
     converted = time.monotonic()
     resume = (folder / "last.pt").exists()
     trained = compressnet.finetune(folder / "converted.safetensors", folder, device=device, resume=resume)
     exported = compressnet.export(folder / "best.safetensors", folder / "model.safetensors", force=True)
-    row = {
+    return {
         "form": form,
         "stored numbers": account.numel,
         "exported bytes": exported.nbytes,
@@ -119,9 +132,6 @@ def train(form: str, recipe: dict[str, Any], folder: Path, device: str) -> Row:
         "convert s": round(converted - began),
         "train s": round(time.monotonic() - converted),
     }
-    done.write_text(json.dumps(row))
-    print(json.dumps(row), flush=True)
-    return row
 
 
 def forms() -> dict[str, Callable[[], nn.Module]]:
@@ -214,7 +224,7 @@ def main() -> None:
     found = {
         "device": name,
         "torch": torch.__version__,
-        "speeds": list(speeds(scale, device, asked.tiny)),
+        "speeds": kept(asked.output / "speeds.json", lambda: list(speeds(scale, device, asked.tiny))),
         "accuracies": list(accuracies(Path(os.environ["COMPRESSNET_DATA"]), asked.output, scale, asked.device)),
     }
     (asked.output / "gpu.json").write_text(json.dumps(found, indent=1))

@@ -33,6 +33,13 @@ def test_compiled_steps_train_the_same_through_quantisers_too(converted: Path, t
     }  # fmt: skip
 
 
+def test_a_run_compiles_both_its_trainings(lenet: dict[str, Any], tmp_path: Path) -> None:
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    compressnet.run(lenet, tmp_path, device="cpu", overrides=["finetune.epochs=1"], compile="eager")
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
 def test_what_cannot_be_compiled_is_told(converted: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"^--compile: torch\.compile cannot compile the model: .*nonsense"):
         compressnet.finetune(converted, tmp_path / "out", device="cpu", compile="nonsense")
