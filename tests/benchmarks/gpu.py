@@ -50,7 +50,7 @@ class Scale:
         batch: images a step of ResNet-18; of AlexNet as many.
         steps: timed in a repetition.
         repetitions: of each form.
-        calibration: images that are fitted to.
+        calibration: images that are fitted to; with none, weights are projected by themselves.
     """
 
     images: int
@@ -61,7 +61,7 @@ class Scale:
     calibration: int
 
 
-FULL, TINY = Scale(5000, 15, 256, 20, 5, 200), Scale(6, 1, 8, 1, 1, 2)
+FULL, TINY = Scale(5000, 15, 256, 20, 5, 100), Scale(6, 1, 8, 1, 1, 0)
 
 
 def unpack(archive: Path, into: Path, most: int) -> Path:
@@ -95,7 +95,7 @@ def accuracies(data: Path, folder: Path, scale: Scale, device: str) -> Iterator[
     yield kept(folder / "dense.json", partial(train, "dense", dense, folder / "dense", device))
     taught = dense | {
         "model": net | {"weights": str(folder / "dense" / "best.safetensors")},
-        "calibration": {"images": scale.calibration},
+        "calibration": {"images": scale.calibration} if scale.calibration else None,
         "finetune": tuning | {"distill": {"temperature": 4, "weight": 0.9}},
     }
     for ratio in RATIOS:

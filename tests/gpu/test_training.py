@@ -77,10 +77,9 @@ def test_compiled_steps_train_to_about_the_same_loss(converted: Path, tmp_path: 
 
 def test_what_was_trained_on_cuda_is_exported_and_runs_on_the_cpu(converted: Path, tmp_path: Path) -> None:
     trained(converted, tmp_path / "out", "cuda")
-    compressnet.export(
-        tmp_path / "out" / "best.safetensors", tmp_path / "model.safetensors", overrides=["export.bits=6"]
-    )
-    here, there = (compressnet.evaluate(tmp_path / "model.safetensors", device=device) for device in ("cpu", "cuda"))
+    best, model = tmp_path / "out" / "best.safetensors", tmp_path / "model.safetensors"
+    compressnet.export(best, model, with_recipe=True, overrides=["export.bits=6"])
+    here, there = (compressnet.evaluate(model, device=device) for device in ("cpu", "cuda"))
     assert there.count == here.count == 360
     assert there.loss == pytest.approx(here.loss, rel=0.01)
 
