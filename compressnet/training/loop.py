@@ -4,12 +4,11 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
@@ -21,15 +20,14 @@ from compressnet.output import replacing
 from compressnet.progress import SILENT, Progress
 from compressnet.training import distributed
 from compressnet.training.compiled import compiling
-from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
+from compressnet.training.objective import Objective
 from compressnet.training.precision import float32_products, half_of
 from compressnet.training.quantised import QuantisedParameters, Through
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate, make_optimizer
 from compressnet.training.state import load_state, save_state
-
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
 
 
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
@@ -47,9 +45,10 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
     exact = run.settings.amp == "off"
     with stop_request() as request, float32_products(fast=not exact), compiling(run.compile):
         trainer = _Trainer(model, run, progress)
-        trainer.start(resume)
-        while trainer.now.epoch < run.settings.epochs:
-            trainer.epoch(request)
+        with closing(trainer.objective):
+            trainer.start(resume)
+            while trainer.now.epoch < run.settings.epochs:
+                trainer.epoch(request)
     return trainer.now
 
 
@@ -63,6 +62,7 @@ class _Trainer:
         self.quantised: QuantisedParameters | None = None
         self.network = self._prepared(model)
         self.statistics = distributed.norm_statistics(model)
+        self.objective = Objective(model, run)
 
     def start(self, resume: bool) -> None:
         if resume:
@@ -93,7 +93,7 @@ class _Trainer:
                 distributed.average_(self.statistics)
                 now.batch += 1
                 speed = (now.batch * run.batch_size) / max(1e-9, now.seconds + time.monotonic() - began)
-                advance(1, loss=now.loss_sum / now.seen, top1=100 * now.right / now.seen, images_per_s=speed)
+                advance(1, **self._figures(), images_per_s=speed)
                 if number := distributed.agreed(request.number):
                     now.seconds += time.monotonic() - began
                     self.save()
@@ -121,8 +121,8 @@ class _Trainer:
             group["lr"] = rate * group["lr_scale"]
         self.optimizer.zero_grad()
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.half is not None):
-            loss, logits = self._loss(images, labels, indices)
-        hits = int((logits.argmax(1) == labels).sum())
+            loss, logits = self.objective(self.network(images), images, labels, indices, self.quantised)
+        hits = int((logits.argmax(1) == labels).sum()) if run.labels else 0
         loss_sum, right, seen = distributed.total(loss.item() * len(labels), hits, len(labels))
         if not math.isfinite(loss_sum):
             raise TrainingError(
@@ -139,18 +139,6 @@ class _Trainer:
         now.loss_sum += loss_sum
         now.right += int(right)
         now.seen += int(seen)
-
-    def _loss(self, images: Tensor, labels: Tensor, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        outputs = self.network(images)
-        heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
-        smoothing = self.run.settings.label_smoothing
-        losses = [F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in heads if logits is not None]
-        loss = losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
-        if self.run.teacher is not None:
-            loss = self.run.teacher.loss(loss, heads[0], self.run.teacher.logits(images, indices))
-        if self.quantised is not None and self.run.rate:
-            loss = loss + self.run.rate * self.quantised.nats() / len(self.run.train)
-        return loss, heads[0]
 
     def _begin_to_quantise(self) -> None:
         """From here on only epochs whose numbers are quantised can be the best."""
@@ -174,24 +162,23 @@ class _Trainer:
         network = distributed.parallel(module, fixed)
         return torch.compile(network, backend=self.run.compile) if self.run.compile else network
 
-    def _evaluate(self) -> Metrics:
-        order = distributed.share(range(len(self.run.val)))
-        loader = make_loader(self.run.val, self.run.share, self.run.workers, order=order, device=self.run.device)
-        return evaluate(
-            self.model,
-            loader,
-            self.run.device,
-            half=self.half,
-            progress=self.progress,
-            title=f"{self.run.title}: choosing",
-        )
+    def _evaluate(self) -> Metrics | Divergence:
+        run, title = self.run, f"{self.run.title}: choosing"
+        order = distributed.share(range(len(run.val)))
+        loader = make_loader(run.val, run.share, run.workers, order=order, device=run.device)
+        measure = evaluate if run.labels or run.teacher is None else run.teacher.judge
+        return measure(self.model, loader, run.device, half=self.half, progress=self.progress, title=title)
+
+    def _figures(self) -> dict[str, float]:
+        """Of the images seen in the epoch under way."""
+        now, seen = self.now, max(1, self.now.seen)
+        return {"loss": now.loss_sum / seen} | ({"top1": 100 * now.right / seen} if self.run.labels else {})
 
     def _end_epoch(self) -> None:
         now = self.now
         record: dict[str, Any] = {
             "epoch": now.epoch + 1,
-            "loss": now.loss_sum / max(1, now.seen),
-            "top1": 100 * now.right / max(1, now.seen),
+            **self._figures(),
             "images_per_s": now.seen / max(1e-9, now.seconds),
         }
         with nullcontext() if self.quantised is None else self.quantised.applied():
@@ -209,9 +196,11 @@ class _Trainer:
         now.loss_sum, now.right, now.seen, now.seconds = 0.0, 0, 0, 0.0
         self.save()
         self._write_history()
-        accuracy = f"train {record['top1']:.2f} %, val {val.top1:.2f} %"
+        train = f"train {record['top1']:.2f} %, " if "top1" in record else ""
         coded = f", symbols of {record['entropy_nbytes']:,.0f} bytes" if "entropy_nbytes" in record else ""
-        self.progress.note(f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {accuracy}{coded}")
+        self.progress.note(
+            f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {train}val {val}{coded}"
+        )
 
     def _write_history(self) -> None:
         if distributed.rank():

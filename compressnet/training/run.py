@@ -14,7 +14,7 @@ from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import QuantiseSection, TrainSection
 from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
-from compressnet.training.evaluation import Metrics
+from compressnet.training.evaluation import Divergence, Metrics
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Run:
         layers: and blocks of the plan, which may have learning rates and weight decays of their own.
         augment: changes a batch of images, or None.
         quantising: how to train through quantisers, or None.
+        labels: whether those of the images are learned from; without them a teacher is needed.
         compile: the backend of ``torch.compile`` that steps are compiled by, or None.
     """
 
@@ -58,7 +59,7 @@ class Run:
     train: PartDataset
     val: PartDataset
     folder: Path
-    save_best: Callable[[nn.Module, Metrics, Mapping[str, Quantiser]], None]
+    save_best: Callable[[nn.Module, Metrics | Divergence, Mapping[str, Quantiser]], None]
     device: torch.device
     batch_size: int = 64
     workers: int = 0
@@ -69,6 +70,7 @@ class Run:
     layers: Sequence[PlannedLayer | PlannedBlock] = ()
     augment: Callable[[Tensor], Tensor] | None = None
     quantising: Quantising | None = None
+    labels: bool = True
     compile: str | None = None
 
     @property
@@ -91,17 +93,18 @@ class Run:
         total = self.settings.epochs * self.steps
         return self.quantising is not None and step >= int(self.quantising.settings.start * total)
 
-    def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
+    def score(self, val: Metrics | Divergence, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
 
-        By its accuracy, of equal ones by its loss. Where the size of the file costs something, an early epoch would win
-        with a large file: there it is the loss on val with what its symbols cost, which is what training lowers.
+        By its accuracy, of equal ones by its loss; without labels by its divergence. Where the size of the file costs
+        something, an early epoch would win with a large file: there it is the loss on val with what its symbols cost,
+        which is what training lowers.
 
         Args:
             val: how the epoch does on the val part.
             nats: the entropy of its symbols.
         """
-        return (-(val.loss + self.rate * nats / len(self.train)),) if self.rate else (val.top1, -val.loss)
+        return (-(val.lost + self.rate * nats / len(self.train)),) if self.rate else val.rank
 
 
 @dataclass
