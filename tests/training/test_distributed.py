@@ -119,7 +119,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step_and_both_go_on_to_t
             if line.startswith("finetune: epoch 2 of 2"):
                 os.kill(children(process)[1], signal.SIGTERM)
                 break
-        stderr = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=120)[1]
     assert stderr.count("Error: interrupted at finetune, epoch 2, step ") == 1
     code, _, stderr = finetune(converted, tmp_path, "--resume")
     assert code == 0, stderr
@@ -158,7 +158,7 @@ def test_a_process_that_ends_without_a_word_ends_the_other(converted: Path, tmp_
             if line.startswith("finetune: epoch 1 of 2"):
                 os.kill(children(process)[1], signal.SIGKILL)
                 break
-        stderr = process.communicate(timeout=60)[1]
+        stderr = process.communicate(timeout=120)[1]
     assert "Error: torchrun: another process has ended, or cannot be reached" in stderr
     assert "gloo" not in stderr
     compressnet.load(tmp_path / "best.safetensors")
