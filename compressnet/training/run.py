@@ -12,6 +12,7 @@ from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics
 
@@ -41,7 +42,7 @@ class Run:
         save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far; it is given
             the quantisers of its numbers, too, where there are any.
         device: to train on.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images.
         seed: of the order of the images and of dropout.
         fingerprint: what the run depends on; a resumed run must have the same.
@@ -51,6 +52,7 @@ class Run:
         augment: changes a batch of images, or None.
         quantising: how to train through quantisers, or None.
         labels: whether those of the images are learned from; without them a teacher is needed.
+        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
     """
 
     settings: TrainSection
@@ -69,11 +71,17 @@ class Run:
     augment: Callable[[Tensor], Tensor] | None = None
     quantising: Quantising | None = None
     labels: bool = True
+    compile: str | None = None
 
     @property
     def steps(self) -> int:
         """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
         return max(1, len(self.train) // self.batch_size)
+
+    @property
+    def share(self) -> int:
+        """Images a step of this process."""
+        return self.batch_size // distributed.count()
 
     @property
     def rate(self) -> float:
