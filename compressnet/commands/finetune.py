@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from compressnet.checkpoint import load
 from compressnet.container import read_header
@@ -47,7 +47,7 @@ def finetune(
     check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides)
-    base = description.preprocessing
+    dense, base = _dense_model(description, recipe), description.preprocessing
     described = dataclasses.replace(
         description,
         stage="finetuned",
@@ -64,22 +64,31 @@ def finetune(
         origin=f"{Path(file).name} {read_header(file).meta['sha256'][:16]}",
         device=on,
         resume=resume,
-        teacher=_teacher(description, recipe, on),
+        teacher=Teacher(dense, distill, on) if (distill := recipe.finetune.distill) and dense else None,
+        dense=dense,
         progress=progress,
     )
 
 
-def _teacher(description: Description, recipe: Recipe, device: torch.device) -> Teacher | None:
-    """The dense model of the recipe's weights, where the recipe wants to learn from it."""
-    settings, spec = recipe.finetune.distill, description.spec
-    if settings is None or spec is None:
+WITHOUT_DENSE = {
+    "distill": "trains on the labels alone",
+    "calibrate": "keeps the numbers in the file",
+    "gradual": "trains the compressed weights from the start",
+}
+"""What wants the dense model, and what happens where it is null."""
+
+
+def _dense_model(description: Description, recipe: Recipe) -> nn.Module | None:
+    """The dense model of the recipe's weights, where the recipe wants something of it."""
+    wanted, spec = [key for key in WITHOUT_DENSE if getattr(recipe.finetune, key) is not None], description.spec
+    if not wanted or spec is None:
         return None
     source = recipe.model.weights if recipe.model else None
     if not is_trained(spec, source):
         raise TrainingError(
             "there is no trained dense model to learn from: model.weights "
             + ("is null" if source is None else "has another number of classes"),
-            "finetune.distill",
-            "--set finetune.distill=null trains on the labels alone",
+            f"finetune.{wanted[0]}",
+            f"--set finetune.{wanted[0]}=null {WITHOUT_DENSE[wanted[0]]}",
         )
-    return Teacher(with_weights(spec, source, recipe.seed), settings, device)
+    return with_weights(spec, source, recipe.seed)

@@ -2,11 +2,14 @@
 
 from compressnet.recipe.rules import BlockRule, MatchSpec, Rule
 from compressnet.recipe.schema import (
+    BatchNormSection,
+    CalibrateSection,
     CalibrationSection,
     DataSection,
     DistillSection,
     ExportSection,
     FinetuneSection,
+    GradualSection,
     ModelSection,
     QuantiseSection,
     Recipe,
@@ -15,13 +18,16 @@ from compressnet.recipe.schema import (
 from compressnet.recipe.text import Draft, Mistake, mistakes_error, read_recipe
 
 __all__ = [
+    "BatchNormSection",
     "BlockRule",
+    "CalibrateSection",
     "CalibrationSection",
     "DataSection",
     "DistillSection",
     "Draft",
     "ExportSection",
     "FinetuneSection",
+    "GradualSection",
     "MatchSpec",
     "Mistake",
     "ModelSection",

@@ -136,16 +136,64 @@ class QuantiseSection(Keys):
     rate: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
+class CalibrateSection(Keys):
+    """How layers are fitted once more, to the dense model's outputs, before training.
+
+    Args:
+        images: how many of the training part, without their labels.
+        passes: over all layers.
+    """
+
+    images: int = Field(default=1000, ge=1, le=1_000_000)
+    passes: int = Field(default=1, ge=1, le=100)
+
+
+class BatchNormSection(Keys):
+    """How the statistics of norm layers are estimated anew, before training.
+
+    Args:
+        images: how many of the training part, without their labels.
+    """
+
+    images: int = Field(default=1000, ge=2, le=1_000_000)
+
+
+class GradualSection(Keys):
+    """How weights go from dense to compressed while they are trained.
+
+    Args:
+        until: the share of the training after which they are compressed.
+    """
+
+    until: float = Field(default=0.5, gt=0, le=1)
+
+
 class FinetuneSection(TrainSection):
     """How to train the compressed model.
 
     Args:
+        calibrate: fit layers once more before training, from the numbers in the file, or null.
+        batchnorm: estimate the statistics of norm layers anew before training, or null.
+        gradual: begin with the dense weights and mix in the compressed ones, or null.
         distill: learn from the dense model too, or null.
         quantise: train through the quantisers of the export section, or null.
     """
 
+    calibrate: CalibrateSection | None = None
+    batchnorm: BatchNormSection | None = None
+    gradual: GradualSection | None = None
     distill: DistillSection | None = None
     quantise: QuantiseSection | None = None
+
+    @model_validator(mode="after")
+    def _compressed_before_quantised(self) -> "FinetuneSection":
+        gradual, quantise = self.gradual, self.quantise
+        if gradual and quantise and quantise.start < gradual.until:
+            raise ValueError(
+                f"quantise.start {quantise.start:g} is before gradual.until {gradual.until:g}: what is quantised "
+                "is the compressed weight alone; let it start later"
+            )
+        return self
 
 
 class ExportSection(Keys):

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
-from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.recipe import GradualSection, QuantiseSection, TrainSection
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics
+from compressnet.training.preparation import Stage
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,19 @@ class Quantising:
 
     settings: QuantiseSection
     choose: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiser]]
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """How weights go from dense to compressed.
+
+    Args:
+        settings: until when.
+        dense: the model whose weights training begins with.
+    """
+
+    settings: GradualSection
+    dense: nn.Module
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,8 @@ class Run:
         layers: and blocks of the plan, which may have learning rates and weight decays of their own.
         augment: changes a batch of images, or None.
         quantising: how to train through quantisers, or None.
+        stages: what is done to the model once, before the first epoch, by name and in order.
+        gradual: how weights go from dense to compressed, or None.
     """
 
     settings: TrainSection
@@ -67,6 +83,8 @@ class Run:
     layers: Sequence[PlannedLayer | PlannedBlock] = ()
     augment: Callable[[Tensor], Tensor] | None = None
     quantising: Quantising | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    gradual: Gradual | None = None
 
     @property
     def steps(self) -> int:
@@ -82,6 +100,13 @@ class Run:
         """Whether a step of the run, counted from 0, goes through quantisers."""
         total = self.settings.epochs * self.steps
         return self.quantising is not None and step >= int(self.quantising.settings.start * total)
+
+    def compressed(self, step: int) -> float:
+        """Which share of the weights is the compressed one at a step of the run, counted from 0."""
+        if self.gradual is None:
+            return 1.0
+        total = self.settings.epochs * self.steps
+        return min(1.0, (step + 1) / (self.gradual.settings.until * total))
 
     def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
@@ -107,6 +132,7 @@ class Standing:
         best: on the val part, at the best epoch; where quantising has begun, of those that are quantised.
         best_score: of that epoch.
         quantisers: that training goes through, as they were chosen.
+        stages: on the val part, after each stage that is done.
         history: a line an epoch.
         loss_sum: over the images seen in the epoch under way.
         right: of these.
@@ -120,6 +146,7 @@ class Standing:
     best: dict[str, Any] | None = None
     best_score: tuple[float, ...] = ()
     quantisers: dict[str, Any] | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     right: int = 0

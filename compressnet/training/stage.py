@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.description import Description
 from compressnet.errors import FileError, TrainingError
+from compressnet.fitting.linear import RIDGE
 from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
@@ -30,7 +31,8 @@ from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
-from compressnet.training.run import Quantising, Run
+from compressnet.training.preparation import Preparation, Stage
+from compressnet.training.run import Gradual, Quantising, Run
 from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
@@ -44,6 +46,7 @@ class Trained:
         epochs: done.
         best_epoch: by the val part; 0 is the model as it came.
         before: on the val part, as it came.
+        stages: on the val part, after each stage before the first epoch, by name.
         best: on the val part, at the best epoch.
         test: on the test part, evaluated once, with the best epoch's weights.
         images: how many there are to train on, to choose by and to test on.
@@ -56,6 +59,7 @@ class Trained:
     best: Metrics
     test: Metrics
     images: dict[str, int]
+    stages: dict[str, Metrics] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
@@ -93,6 +97,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    dense: nn.Module | None = None,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -108,6 +113,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        dense: the same, where ``calibrate`` or ``gradual`` needs it.
         progress: is told.
 
     Raises:
@@ -147,6 +153,20 @@ def train_stage(
     if isinstance(settings, FinetuneSection) and settings.quantise:
         quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
         fingerprint["export"] = recipe.export.model_dump(mode="json")
+    stages: Mapping[str, Stage] = {}
+    gradual = None
+    if isinstance(settings, FinetuneSection):
+        plain = parts["train"]
+        if data.augment not in ("none", "affine"):
+            bare = recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
+            plain = open_images(bare, base, "train", spec.num_classes, where, description.classes)
+        ridge = recipe.calibration.ridge if recipe.calibration else RIDGE
+        preparation = Preparation(
+            description.layers, description.blocks, dense, plain, recipe.seed, ridge, data.batch_size, device
+        )
+        stages = preparation.stages(model, settings, progress)
+        if settings.gradual and dense is not None:
+            gradual = Gradual(settings.gradual, dense)
     run = Run(
         settings,
         parts["train"],
@@ -163,6 +183,8 @@ def train_stage(
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
         quantising=quantising,
+        stages=stages,
+        gradual=gradual,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
@@ -181,6 +203,7 @@ def train_stage(
         Metrics(**chosen),
         test,
         {part: len(dataset) for part, dataset in parts.items()},
+        {name: Metrics(**val) for name, val in standing.stages.items()},
     )
     _add_results(path, trained)
     return trained

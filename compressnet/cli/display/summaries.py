@@ -33,7 +33,8 @@ def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
 
 def show_trained(trained: "Trained") -> None:
     """How accuracy moved."""
-    show_metrics({"val before": trained.before, "val best": trained.best, "test": trained.test})
+    stages = {f"val after {name}": val for name, val in trained.stages.items()}
+    show_metrics({"val before": trained.before, **stages, "val best": trained.best, "test": trained.test})
     terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
 
 
