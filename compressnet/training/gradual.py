@@ -3,6 +3,8 @@
 Layers are wrapped by name, so that no method knows of it.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,17 +16,22 @@ from compressnet.structured import ConvGeometry, StructuredWeight
 class Mixture:
     """The compressed layers of a model, which in training run with W = (1 − t) · dense + t · compressed.
 
-    In evaluation they run as they are stored.
+    In evaluation they run as they are stored. The layer behind a block has no dense weight, and is not wrapped.
 
     Args:
         model: whose layers are wrapped.
         dense: the dense model; its weights stay as they are.
+        heads: names of the layers behind blocks.
         device: of the model.
     """
 
-    def __init__(self, model: nn.Module, dense: nn.Module, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, dense: nn.Module, device: torch.device, heads: Collection[str] = ()) -> None:
         self.share = torch.zeros((), device=device)
-        self.layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, CompressedLayer)}
+        self.layers = {
+            name: layer
+            for name, layer in model.named_modules()
+            if isinstance(layer, CompressedLayer) and name not in heads
+        }
         for name, layer in self.layers.items():
             weight = dense.get_parameter(f"{name}{layer.parameter}").detach().to(device, copy=True)
             # beside the parameters of the module: its state_dict stays as it is

@@ -18,6 +18,7 @@ from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.output import replacing
+from compressnet.plan import PlannedBlock
 from compressnet.progress import SILENT, Progress
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.gradual import Mixture
@@ -96,7 +97,8 @@ class _Trainer:
             if request.number:
                 raise Interrupted(request.number, f"{self.run.title}, after {name}")
         if self.run.gradual is not None:
-            self.mixture = Mixture(self.model, self.run.gradual.dense, self.run.device)
+            heads = [block.head for block in self.run.layers if isinstance(block, PlannedBlock)]
+            self.mixture = Mixture(self.model, self.run.gradual.dense, self.run.device, heads)
 
     def epoch(self, request: StopRequest) -> None:
         run, now = self.run, self.now

@@ -126,6 +126,14 @@ def test_no_epoch_before_the_end_of_the_mixture_is_the_best(recipe: dict[str, An
     assert compressnet.evaluate(trained.path) == trained.test
 
 
+def test_blocks_and_the_layers_behind_them_are_not_mixed(recipe: dict[str, Any], tmp_path: Path) -> None:
+    block = {"match": ["fc1", "relu3"], "block": "acdc_stack", "depth": 2, "features": 500}
+    conv, head = recipe["layers"][0], recipe["layers"][2]
+    compressnet.convert(recipe | {"layers": [block, conv, head]}, tmp_path / "a.safetensors")
+    trained = compressnet.finetune(tmp_path / "a.safetensors", tmp_path / "out", overrides=["finetune.gradual={}"])
+    assert trained.best.loss < 0.5
+
+
 @pytest.mark.parametrize("steps", [13, 33], ids=["while weights are mixed", "afterwards"])
 def test_a_run_with_mixed_weights_resumes_to_the_same_bits(converted: Path, tmp_path: Path, steps: int) -> None:
     overrides = ["finetune.gradual={}", "finetune.epochs=2"]
