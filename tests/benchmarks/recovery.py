@@ -1,15 +1,16 @@
 """What brings the accuracy of a compressed network back, one thing at a time, as tables.
 
-    COMPRESSNET_DATA=/data python -m tests.benchmarks.recovery scale|decay|gradual|stages -o FOLDER
+    COMPRESSNET_DATA=/data python -m tests.benchmarks.recovery scale|decay|calibrate|gradual|stages -o FOLDER
 
-``scale``: how large shared values are when training begins. ``decay``: how shared values decay. ``gradual``: dense
-weights that become compressed while they are trained, and a ratio that rises in two steps. ``stages``: what each stage
-is worth, on and off.
+``scale``: how large shared values are when training begins. ``decay``: how shared values decay. ``calibrate``: a
+second fit of layers, more images and passes, without training. ``gradual``: dense weights that become compressed while
+they are trained, and a ratio that rises in two steps. ``stages``: what each stage is worth, on and off.
 
 LeNet-5 learns from 10,000 training images of MNIST and is judged by 5,000 others of them; the test images are not
-looked at. The dense model is trained on the same images in the same loop. ``conv2`` and ``fc1`` are compressed. For
-``stages`` there is ``--model squeezenet1_1``, with its 3×3 convolutions at 4× and the images of ``calibration.py``: 400
-to learn from, 100 to choose the epoch by, and 500 to report on.
+looked at. The dense model is trained on the same images in the same loop. ``conv2`` and ``fc1`` are compressed.
+
+For ``calibrate`` and ``stages`` there is ``--model squeezenet1_1``, with its 3×3 convolutions at 4× and the images of
+``calibration.py``: 400 to learn from, 100 to choose the epoch by, and 500 to report on.
 
 What is done is kept in FOLDER, and not done again: the same command goes on where it was interrupted.
 """
@@ -112,6 +113,30 @@ def decay(base: Recipe) -> Iterator[Arm]:
                 yield Arm(cells, {"layers": layers, "finetune": base["finetune"] | section})
 
 
+def calibrate(base: Recipe) -> Iterator[Arm]:
+    """Convert's own fit, of 200 images or more, and a second one after it or in its place; no epoch of training."""
+    squeezenet = base["model"]["name"] == "squeezenet1_1"
+    counts = (400,) if squeezenet else (1000, 5000)
+    for ratio in (4,) if squeezenet else RATIOS:
+        layers = threes(ratio) if squeezenet else rules("freshnet", ratio)
+        first: list[Recipe | None] = [None, {}, *({"images": count} for count in counts)]
+        for calibration in first:
+            ways: list[Recipe | None] = [None]
+            if calibration in (None, {}):
+                ways += [{"images": 200}, *({"images": count} for count in counts), {"images": counts[0], "passes": 2}]
+            for again in ways:
+                cells = {"ratio": ratio, "convert": said(calibration), "finetune.calibrate": said(again)}
+                own = base["finetune"] | {"epochs": 0, "distill": None, "calibrate": again}
+                yield Arm(cells, {"layers": layers, "calibration": calibration, "finetune": own})
+
+
+def said(section: Recipe | None) -> str:
+    """A section of calibration in words."""
+    if section is None:
+        return "none"
+    return f"{section.get('images', 200)} images, {section.get('passes', 1)} passes".removesuffix(", 1 passes")
+
+
 def gradual(base: Recipe) -> Iterator[Arm]:
     """Compressed at once, or for half of the epochs mixed with dense weights, or at a quarter of the ratio."""
     for ratio in RATIOS:
@@ -185,37 +210,29 @@ def run(arm: Arm, base: Recipe, folder: Path) -> Row:
         multiply_(start, arm.factor)
     trained = finetune(start, place / "tuned", device="cpu", force=True)
     history = [json.loads(line) for line in (place / "tuned" / "metrics.jsonl").read_text().splitlines()]
-    row = arm.cells | {
-        "seed": base["seed"],
-        "numbers": compressnet.report(start)[0].numel,
-        "before": round(trained.before.top1, 2),
-        "by epoch": [round(line["val"]["top1"], 2) for line in history if line["epoch"]],
-        "after": {name: round(val.top1, 2) for name, val in trained.stages.items()},
-        "best": round(trained.best.top1, 2),
-        "loss": round(trained.best.loss, 4),
-        **({} if base["model"]["name"] == "lenet5" else {"test": round(trained.test.top1, 2)}),
-        "processor s": round(time.process_time() - begin),
-    }
+    row = arm.cells | {"seed": base["seed"], "numbers": compressnet.report(start)[0].numel}
+    for name, val in {"before": trained.before, **trained.stages, "best": trained.best}.items():
+        row |= {f"{name} %": round(val.top1, 2), f"{name} loss": round(val.loss, 4)}
+    if base["model"]["name"] != "lenet5":
+        row["test %"] = round(trained.test.top1, 2)
+    row["by epoch"] = [round(line["val"]["top1"], 2) for line in history if line["epoch"]]
+    row["processor s"] = round(time.process_time() - begin)
     done.write_text(json.dumps(row))
     print(json.dumps(row, ensure_ascii=False), flush=True)
     return row
-
-
-MEASURED = ("seed", "by epoch", "after", "processor s")
 
 
 def mean(rows: list[Row]) -> list[Row]:
     """Rows of several seeds as one, with the mean of what was measured."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        cells = list(row)[: list(row).index("seed")]
-        groups.setdefault(json.dumps([row[key] for key in cells]), []).append(row)
+        groups.setdefault(str(list(row.items())[: list(row).index("seed")]), []).append(row)
     merged = []
     for group in groups.values():
-        row = {key: value for key, value in group[0].items() if key not in MEASURED}
-        for key in {"before", "best", "loss", "test"} & row.keys():
-            row[key] = round(sum(each[key] for each in group) / len(group), 4 if key == "loss" else 2)
-        merged.append(row | {"seeds": len(group)})
+        row = {key: value for key, value in group[0].items() if key not in ("by epoch", "processor s")}
+        measured = [key for key in row if key.endswith((" %", " loss"))]
+        means = {key: round(sum(each[key] for each in group) / len(group), 4) for key in measured}
+        merged.append(row | {"seed": ", ".join(str(each["seed"]) for each in group)} | means)
     return merged
 
 
@@ -230,6 +247,7 @@ MODELS = {"lenet5": lenet5, "squeezenet1_1": squeezenet1_1}
 TABLES: dict[str, Callable[[Recipe], Iterator[Arm]]] = {
     "scale": scale,
     "decay": decay,
+    "calibrate": calibrate,
     "gradual": gradual,
     "stages": stages,
 }
@@ -237,7 +255,7 @@ TABLES: dict[str, Callable[[Recipe], Iterator[Arm]]] = {
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--model", choices=MODELS, default="lenet5", help="of stages")
+    parser.add_argument("--model", choices=MODELS, default="lenet5", help="of calibrate and stages")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
@@ -253,4 +271,6 @@ if __name__ == "__main__":
         if asked.only in str(arm.cells)
     ]
     (folder / f"{asked.table}.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))
-    print(markdown(mean(rows)))
+    merged = mean(rows)
+    columns = dict.fromkeys(key for row in merged for key in row)
+    print(markdown([{key: row.get(key, "") for key in columns} for row in merged]))
