@@ -22,7 +22,7 @@ from compressnet.coding.quantisers import Quantiser
 from compressnet.coding.records import DamagedError
 from compressnet.coding.symbols import Coder
 from compressnet.consistency import check_blocks, check_dtypes, check_plan, check_shapes, check_structure
-from compressnet.container import CODED, KEY, PACKED, Header, read_header
+from compressnet.container import CODED, KEY, PACKED, PLAIN, Header, read_header
 from compressnet.dense import dense_, expansion
 from compressnet.description import Description
 from compressnet.digest import BLANK, seal, verify
@@ -33,8 +33,6 @@ from compressnet.output import replacing
 from compressnet.rewrite import rewrite_
 from compressnet.tensors import check_state
 from compressnet.zoo import models
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def save(model: nn.Module, path: str | Path, description: Description, *, force: bool = False) -> None:
@@ -56,7 +54,9 @@ def save(model: nn.Module, path: str | Path, description: Description, *, force:
 
 def write(model: nn.Module, path: Path, description: Description) -> None:
     """Write a file within :func:`replacing`, which makes it whole or nothing."""
-    entry = json.dumps(description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    entry = json.dumps(
+        _numbered(PLAIN) | description.to_json(), ensure_ascii=True, separators=(",", ":"), allow_nan=False
+    )
     _save_file(model.state_dict(), path, {KEY: entry})
     seal(path)
 
@@ -79,11 +79,15 @@ def write_coded(
         coder: of symbols.
         seed: of the recipe; the seeds of layers that are made from it are not written.
     """
-    meta = {key: value for key, value in description.to_json().items() if key not in ("format", "sha256")}
-    payload = join(meta | {"seed": seed}, encode(state, quantisers, coder))
-    entry = json.dumps({"format": CODED, "sha256": BLANK}, separators=(",", ":"))
+    payload = join(description.to_json() | {"seed": seed}, encode(state, quantisers, coder))
+    entry = json.dumps(_numbered(CODED), separators=(",", ":"))
     _save_file({PACKED: payload}, path, {KEY: entry})
     seal(path)
+
+
+def _numbered(version: int) -> dict[str, int | str]:
+    """What the metadata of every version begin with; the digest is written by :func:`seal`."""
+    return {"format": version, "sha256": BLANK}
 
 
 def write_state_dict(state: Mapping[str, Tensor], path: Path) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compressnet.coding.quantisers import from_json
-from compressnet.container import PLAIN, Header, damaged, read_header
-from compressnet.digest import BLANK
+from compressnet.container import Header, damaged, read_header
 from compressnet.plan import Plan, PlannedBlock, PlannedLayer, in_order
 from compressnet.recipe import Recipe
 from compressnet.zoo.models import ModelSpec
@@ -51,8 +50,6 @@ class Description:
         """As it travels."""
         packages = {name: version(name) for name in ("compressnet", "torch", "torchvision")}
         return {
-            "format": PLAIN,
-            "sha256": BLANK,
             "stage": self.stage,
             "versions": packages,
             "model": self.spec.to_json() if self.spec else None,

@@ -89,3 +89,8 @@ def listing(names: Iterable[str], shown: int = 12) -> str:
     if len(every) > shown:
         return f"{', '.join(every[: shown - 1])}, … {every[-1]}"
     return ", ".join(every) if every else "none"
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

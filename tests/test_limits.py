@@ -120,7 +120,7 @@ class Hostile:
 
     def write(self, path: Path) -> None:
         plan = self.plan()
-        meta = Description.of(plan, "converted").to_json()
+        meta = {"format": 1, "sha256": "0" * 64} | Description.of(plan, "converted").to_json()
         if self.change:
             self.change(meta)
         write_hollow(path, meta, {name: tuple(tensor.shape) for name, tensor in skeleton(plan).state_dict().items()})

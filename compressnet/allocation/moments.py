@@ -96,9 +96,9 @@ class Moments(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if call := met(self._places, func, args, kwargs):
             layer, x = call.place.layer, call.arguments["input"]
-            positions = result.numel() // layer.shape[0] * self._count // len(x)
+            share = call.share(result, self._count, POSITIONS)
             moment = self.found.setdefault(layer.name, Moment())
-            moment.add_(rows for rows, _ in call.rows(x, result, min(1.0, POSITIONS / positions), layer.seed or 0))
+            moment.add_(rows for rows, _ in call.rows(x, result, share, layer.seed or 0))
         return result
 
 

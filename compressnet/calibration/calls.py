@@ -91,6 +91,17 @@ class Call:
             return y
         return y + (bias if self.geometry is None else bias[:, None, None])
 
+    def share(self, y: Tensor, images: int, most: int) -> float:
+        """Of the layer's positions, such that of all images together at most so many are looked at.
+
+        Args:
+            y: what the layer gives for this call's images.
+            images: how many there are in all calls.
+            most: positions.
+        """
+        positions = y.numel() // self.place.layer.shape[0] * images // len(self.arguments["input"])
+        return min(1.0, most / positions)
+
     def rows(self, x: Tensor, y: Tensor, share: float, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         """A share of what a compressed layer sees beside what the dense one gives, in blocks of rows.
 

@@ -66,7 +66,7 @@ def _fit(settings: ExportSection) -> Fit:
 
 
 def _of(tensor: Tensor, bits: int | None, settings: ExportSection, fit: Fit) -> Quantiser:
-    """Of constant tensors and of those without bits the numbers are kept as they are, but for their type."""
+    """Of empty tensors and of those without bits the numbers are kept as they are, but for their type."""
     tensor = tensor.detach().float().cpu()
     if bits is None or tensor.numel() == 0:
         return Float(settings.dtype)

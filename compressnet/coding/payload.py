@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compressnet.coding import tensors
-from compressnet.coding.quantisers import HALVES, Float, Quantiser
+from compressnet.coding.quantisers import FLOATS, Float, Quantiser
 from compressnet.coding.records import DamagedError, Reader, Writer
 from compressnet.coding.symbols import Coder
 from compressnet.coding.tensors import REPEAT, Coded
@@ -30,7 +30,7 @@ def _quantised(tensor: Tensor, quantiser: Quantiser | None) -> Tensor:
     if quantiser is None:
         return tensor
     if isinstance(quantiser, Float):
-        return tensor.to(HALVES[quantiser.dtype])
+        return tensor.to(FLOATS[quantiser.dtype])
     return quantiser(tensor.float())
 
 

@@ -18,7 +18,7 @@ LARGEST = (1 << 15) - 1
 """No symbol is farther from 0: each has its place in an entropy coder's table."""
 SAMPLE = 1 << 16
 """Numbers that a step is searched on, about."""
-HALVES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+FLOATS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Quantiser(ABC):
@@ -149,17 +149,17 @@ class Float(Quantiser):
     dtype: str
 
     def __post_init__(self) -> None:
-        if self.dtype not in HALVES:
+        if self.dtype not in FLOATS:
             raise ValueError(f"unknown dtype '{self.dtype}'")
 
     def symbols(self, numbers: Tensor) -> Tensor:
         """The bits of the nearest number of the type."""
-        cast = numbers.to(HALVES[self.dtype])
+        cast = numbers.to(FLOATS[self.dtype])
         return cast.view(torch.int32) if cast.dtype is torch.float32 else cast.view(torch.int16).int()
 
     def numbers(self, symbols: Tensor) -> Tensor:
         """The number of the bits, in float32, which holds them all."""
-        dtype = HALVES[self.dtype]
+        dtype = FLOATS[self.dtype]
         bits = symbols.int() if dtype is torch.float32 else symbols.to(torch.int16)
         return bits.view(dtype).float()
 

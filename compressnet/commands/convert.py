@@ -13,7 +13,7 @@ from compressnet.calibration import BlockFit, calibrate_
 from compressnet.checkpoint import save
 from compressnet.data.datasets import PartDataset
 from compressnet.description import Description
-from compressnet.errors import DataError, FileError, WeightsError
+from compressnet.errors import DataError, FileError, WeightsError, first_line
 from compressnet.output import check_output
 from compressnet.plan import Plan, PlannedLayer, make_plan
 from compressnet.plan.price import price
@@ -92,22 +92,18 @@ def _tried(plan: Plan, progress: Progress) -> Sized:
     try:
         images = _sample(plan, calibration_images(plan), progress)
     except DataError as error:
-        progress.note(f"no images: {_first_line(error)}")
+        progress.note(f"no images: {first_line(error)}")
         images = None
     try:
         model = dense_model(plan)
     except WeightsError as error:
-        progress.note(f"no weights, drawn ones stand for them: {_first_line(error)}")
+        progress.note(f"no weights, drawn ones stand for them: {first_line(error)}")
         assert plan.spec is not None
         model, images = with_weights(plan.spec, None, plan.recipe.seed), None
     if images is None:
         progress.note("errors of weights are counted by themselves, not by what they do to answers")
     _place_(BlockFit(model, plan.blocks, images), progress)
     return resolve(plan, model, images, progress)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
 
 
 def _project_(
@@ -159,7 +155,8 @@ def calibration_images(plan: Plan) -> PartDataset | None:
     assert plan.spec is not None
     assert plan.preprocessing is not None
     try:
-        return open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
+        classes = plan.spec.num_classes if data.labelled and plan.recipe.finetune.labels else None
+        return open_images(plain, plan.preprocessing, "train", classes, "the recipe")
     except DataError as error:
         cure = "convert fits layers on training images; --set calibration=null projects weights by themselves"
         raise DataError(f"{error}\n  {cure}") from None

@@ -9,14 +9,18 @@ from torch import nn
 from compressnet.checkpoint import load
 from compressnet.container import read_header
 from compressnet.description import Description, describe
-from compressnet.errors import TrainingError
+from compressnet.errors import TrainingError, listing
 from compressnet.plan import resolve_preprocessing
-from compressnet.pretrained import is_trained, with_weights
+from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
+from compressnet.transfer import renew_classifier_
+
+TRANSFERRED = ("model.num_classes", "model.weights")
+"""Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
 def finetune(
@@ -30,6 +34,8 @@ def finetune(
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
+
+    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -46,8 +52,12 @@ def finetune(
     on, best = find_device(device), Path(output) / "best.safetensors"
     check_start(best, resume, force)
     description = describe(file)
-    recipe = recipe_of(description, file, overrides)
-    dense, base = _dense_model(description, recipe), description.preprocessing
+    recipe = recipe_of(description, file, overrides, TRANSFERRED)
+    model = load(file, form="compressed")
+    classes, spec = recipe.model.num_classes if recipe.model else None, description.spec
+    if classes and spec and classes != spec.num_classes:
+        description = renew_classifier_(model, description, classes, recipe.seed, progress)
+    taught, base = _dense_model(description, recipe, "distill"), description.preprocessing
     described = dataclasses.replace(
         description,
         stage="finetuned",
@@ -55,7 +65,7 @@ def finetune(
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
     return train_stage(
-        load(file, form="compressed"),
+        model,
         described,
         recipe,
         recipe.finetune,
@@ -64,8 +74,8 @@ def finetune(
         origin=f"{Path(file).name} {read_header(file).meta['sha256'][:16]}",
         device=on,
         resume=resume,
-        teacher=Teacher(dense, distill, on) if (distill := recipe.finetune.distill) and dense else None,
-        dense=dense,
+        teacher=Teacher(taught, distill, on) if taught and (distill := recipe.finetune.distill) else None,
+        dense=_dense_model(description, recipe, "calibrate", "gradual"),
         progress=progress,
     )
 
@@ -78,17 +88,25 @@ WITHOUT_DENSE = {
 """What wants the dense model, and what happens where it is null."""
 
 
-def _dense_model(description: Description, recipe: Recipe) -> nn.Module | None:
-    """The dense model of the recipe's weights, where the recipe wants something of it."""
-    wanted, spec = [key for key in WITHOUT_DENSE if getattr(recipe.finetune, key) is not None], description.spec
+def _dense_model(description: Description, recipe: Recipe, *keys: str) -> nn.Module | None:
+    """The dense model of the recipe's weights, where the recipe wants one of some things of it."""
+    wanted, spec = [key for key in keys if getattr(recipe.finetune, key) is not None], description.spec
     if not wanted or spec is None:
         return None
+    where = f"finetune.{wanted[0]}"
+    cure = (
+        f"--set model.weights=PATH names one of {spec.num_classes} classes; "
+        f"--set {where}=null {WITHOUT_DENSE[wanted[0]]}"
+    )
     source = recipe.model.weights if recipe.model else None
-    if not is_trained(spec, source):
-        raise TrainingError(
-            "there is no trained dense model to learn from: model.weights "
-            + ("is null" if source is None else "has another number of classes"),
-            f"finetune.{wanted[0]}",
-            f"--set finetune.{wanted[0]}=null {WITHOUT_DENSE[wanted[0]]}",
-        )
+    if source is None:
+        raise TrainingError("there is no trained dense model to learn from: model.weights is null", where, cure)
+    taught = num_classes_of(spec, source)
+    if taught != spec.num_classes:
+        what = f"the dense model, of {source}, tells {taught} classes apart, the compressed one {spec.num_classes}"
+        raise TrainingError(what, where, cure)
+    names = classes_of(source)
+    if names and description.classes and names != description.classes:
+        what = f"the dense model, of {source}, tells {listing(names, 4)} apart, the compressed one "
+        raise TrainingError(f"{what}{listing(description.classes, 4)}", where, cure)
     return with_weights(spec, source, recipe.seed)

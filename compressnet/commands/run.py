@@ -15,7 +15,7 @@ from compressnet.commands.finetune import finetune
 from compressnet.commands.ledger import Ledger, digest_of
 from compressnet.description import Description
 from compressnet.digest import sha256
-from compressnet.errors import ResumeError
+from compressnet.errors import DataError, ResumeError
 from compressnet.output import check_folder
 from compressnet.plan import Plan, make_plan
 from compressnet.pretrained import dense_model, is_trained
@@ -24,7 +24,7 @@ from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.sizing import check_budget
 from compressnet.training.evaluation import Metrics
 from compressnet.training.interrupt import Interrupted
-from compressnet.training.parts import find_device
+from compressnet.training.parts import find_device, need_labels
 from compressnet.training.stage import check_start, train_stage
 
 
@@ -82,6 +82,8 @@ def run(
     draft = read_recipe(recipe, overrides)
     plan = make_plan(draft)
     check_budget(draft, plan)
+    if plan.recipe.pretrain or (plan.recipe.finetune.epochs and plan.recipe.finetune.labels):
+        need_labels(plan.recipe, draft.source)
     folder = Path(output)
     check_folder(folder)
     return _Pipeline(plan, folder, device, progress).run()
@@ -175,7 +177,8 @@ class _Pipeline:
             ).to_json()
 
         trained = self.ledger.stage("finetune", asked, path, lambda: _resuming(path.parent, go))
-        self.metrics["finetuned"] = Metrics(**trained["test"])
+        if "test" in trained:
+            self.metrics["finetuned"] = Metrics(**trained["test"])
         return path
 
     def _export(self, last: Path) -> Account:
@@ -205,7 +208,13 @@ class _Pipeline:
         return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:
-        self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
+        """Evaluate on the test part; what needs no labels may have none that are the model's."""
+        try:
+            self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
+        except DataError as error:
+            if self.recipe.finetune.labels and self.recipe.data and self.recipe.data.labelled:
+                raise
+            self.progress.note(f"{name}: nothing to test on: {error}")
 
 
 def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:

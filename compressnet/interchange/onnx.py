@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.errors import FileError, listing
-from compressnet.interchange.program import BATCHES, first_line, trace
+from compressnet.errors import FileError, first_line, listing
+from compressnet.interchange.program import BATCHES, trace
 
 INPUT, OUTPUT = "images", "logits"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

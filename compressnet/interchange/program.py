@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from compressnet.errors import FileError
+from compressnet.errors import FileError, first_line
 
 BATCHES = ({0: Dim("batch", min=1)},)
 """Of the one input, the images: the first side is free."""
@@ -57,11 +57,6 @@ def run(path: Path, images: Tensor) -> Tensor:
         program = torch.export.load(file)
     logits: Tensor = program.module()(images)
     return logits.detach()
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in a line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 _DENSE = "--dense writes its numbers for a program of your own"

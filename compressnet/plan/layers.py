@@ -22,6 +22,7 @@ REWRITTEN = (nn.Conv2d, nn.Linear, nn.MultiheadAttention)
 """What is rewritten: exactly these, and an attention's output projection."""
 REPLACED = "a block stands for it"
 CHOSEN = "the budget chooses its ratio; this is the least"
+KEPT = "the budget keeps it dense"
 FITTED = "made to fit the features of the block before it"
 
 

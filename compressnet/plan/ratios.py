@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 from compressnet.errors import PlanError
 from compressnet.methods import BY_NAME
-from compressnet.plan.layers import PlannedLayer
+from compressnet.plan.layers import KEPT, PlannedLayer
 from compressnet.recipe import Recipe, Rule
 from compressnet.recipe.rules import BudgetRule
 from compressnet.structured import MethodConfig
@@ -34,8 +34,13 @@ def ratios(rule: BudgetRule, layer: PlannedLayer) -> list[float]:
     return list(found.values())
 
 
-def with_config(layer: PlannedLayer, config: MethodConfig) -> PlannedLayer:
-    """A layer with other keys of its method."""
+def with_config(layer: PlannedLayer, config: MethodConfig | None) -> PlannedLayer:
+    """A layer with other keys of its method, or with none and dense."""
+    if config is None:
+        if layer.method is None:
+            return layer
+        dense = PlannedLayer(layer.name, layer.kind, layer.shape, layer.groups, dense_shape=layer.dense_shape)
+        return dataclasses.replace(dense, remark=KEPT, dense_macs=layer.dense_macs, macs=layer.dense_macs)
     method = BY_NAME[layer.method or ""]
     return dataclasses.replace(
         layer,

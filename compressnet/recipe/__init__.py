@@ -1,17 +1,19 @@
 """The recipe: what a user wants, in YAML, validated with every mistake at once."""
 
-from compressnet.recipe.rules import BlockRule, MatchSpec, Rule
-from compressnet.recipe.schema import (
+from compressnet.recipe.recovery import (
     BatchNormSection,
     CalibrateSection,
+    DistillSection,
+    GradualSection,
+    QuantiseSection,
+)
+from compressnet.recipe.rules import BlockRule, MatchSpec, Rule
+from compressnet.recipe.schema import (
     CalibrationSection,
     DataSection,
-    DistillSection,
     ExportSection,
     FinetuneSection,
-    GradualSection,
     ModelSection,
-    QuantiseSection,
     Recipe,
     TrainSection,
 )

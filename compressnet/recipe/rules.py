@@ -84,7 +84,7 @@ class BudgetRule(Rule):
     Args:
         numel: how many numbers to store for each layer at most.
         nbytes: how many bytes each layer may take in the exported file, before it is coded.
-        min_ratio: where the budget of the file chooses the ratio, the least it may be.
+        min_ratio: where the budget of the file chooses the ratio, the least it may be; at 1 the layer may stay dense.
         max_ratio: the largest.
     """
 

@@ -7,9 +7,18 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
 from compressnet.nbytes import parse_nbytes
+from compressnet.recipe.recovery import (
+    BatchNormSection,
+    CalibrateSection,
+    DistillSection,
+    GradualSection,
+    QuantiseSection,
+)
 from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
+DATASETS = (
+    "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "images", "fake",
+)  # fmt: skip
 ROOTLESS = ("digits", "fake")
 """The data sets that are not read from a folder."""
 
@@ -74,6 +83,11 @@ class DataSection(Keys):
     num_classes: int = Field(default=10, ge=1)
     samples: int = Field(default=64, ge=1)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its images have labels."""
+        return self.dataset != "images"
+
 
 class CalibrationSection(Keys):
     """Images whose activations ``convert`` fits layers to.
@@ -111,67 +125,11 @@ class TrainSection(Keys):
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
-class DistillSection(Keys):
-    """How to learn from the dense model, which is that of ``model.weights``.
-
-    Args:
-        temperature: that both models' logits are divided by.
-        weight: of the dense model's word against the labels'.
-    """
-
-    temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    weight: float = Field(default=0.5, ge=0, le=1)
-
-
-class QuantiseSection(Keys):
-    """How to train through the quantisers, so that few bits cost little.
-
-    Args:
-        start: after which share of the training it begins.
-        rate: what the size of the file costs, against the loss: nats of its symbols' entropy, for each image of the
-            training part, times this are added to the loss of an image.
-    """
-
-    start: float = Field(default=0.5, ge=0, le=1)
-    rate: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-
-
-class CalibrateSection(Keys):
-    """How layers are fitted once more, to the dense model's outputs, before training.
-
-    Args:
-        images: how many of the training part, without their labels.
-        passes: over all layers.
-    """
-
-    images: int = Field(default=1000, ge=1, le=1_000_000)
-    passes: int = Field(default=1, ge=1, le=100)
-
-
-class BatchNormSection(Keys):
-    """How the statistics of norm layers are estimated anew, before training.
-
-    Args:
-        images: how many of the training part, without their labels.
-    """
-
-    images: int = Field(default=1000, ge=2, le=1_000_000)
-
-
-class GradualSection(Keys):
-    """How weights go from dense to compressed while they are trained.
-
-    Args:
-        until: the share of the training after which they are compressed.
-    """
-
-    until: float = Field(default=0.5, gt=0, le=1)
-
-
 class FinetuneSection(TrainSection):
     """How to train the compressed model.
 
     Args:
+        labels: learn from the images' labels; without them from the dense model alone.
         calibrate: fit layers once more before training, from the numbers in the file, or null.
         batchnorm: estimate the statistics of norm layers anew before training, or null.
         gradual: begin with the dense weights and mix in the compressed ones, or null.
@@ -179,6 +137,7 @@ class FinetuneSection(TrainSection):
         quantise: train through the quantisers of the export section, or null.
     """
 
+    labels: bool = True
     calibrate: CalibrateSection | None = None
     batchnorm: BatchNormSection | None = None
     gradual: GradualSection | None = None
@@ -193,6 +152,12 @@ class FinetuneSection(TrainSection):
                 f"quantise.start {quantise.start:g} is before gradual.until {gradual.until:g}: what is quantised "
                 "is the compressed weight alone; let it start later"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_learned_from(self) -> "FinetuneSection":
+        if not self.labels and self.distill is None:
+            raise ValueError("without labels there is only the dense model to learn from; add distill: {}")
         return self
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compressnet.checkpoint import DTYPES, fill_, load, write, write_state_dict
+from compressnet.checkpoint import fill_, load, write, write_state_dict
 from compressnet.coding.choose import STATISTICS
+from compressnet.coding.quantisers import FLOATS
 from compressnet.description import Description
 from compressnet.errors import FileError
 from compressnet.layers import freeze
@@ -22,7 +23,7 @@ from compressnet.zoo.models import ModelSpec
 def write_dense(file: Path, description: Description, dtype: str, path: Path) -> nn.Module:
     """Write an ordinary state_dict; the model that it is of."""
     assert description.spec is not None
-    state = cast(dense_state(load(file), str(file)), DTYPES[dtype], str(file))
+    state = cast(dense_state(load(file), str(file)), FLOATS[dtype], str(file))
     write_state_dict(state, path)
     return plain(description.spec, state)
 
@@ -44,7 +45,7 @@ def write_plain(file: Path, description: Description, settings: ExportSection, p
     """Write tensors as they are, cast, with positions packed; the model that they are of."""
     model, described = without_auxiliary(load(file, form="compressed"), description)
     layers = pack_(model, described.layers)
-    state = cast(model.state_dict(), DTYPES[settings.dtype], str(file), set(dict(model.named_buffers())))
+    state = cast(model.state_dict(), FLOATS[settings.dtype], str(file), set(dict(model.named_buffers())))
     fill_(model, state)
     write(model, path, dataclasses.replace(described, layers=layers))
     freeze(model.float())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compressnet.checkpoint import DTYPES
+from compressnet.coding.quantisers import FLOATS
 from compressnet.description import Description, describe
 from compressnet.errors import FileError, did_you_mean
 from compressnet.interchange import WAYS
@@ -102,8 +102,8 @@ def wish_of(
     recipe = recipe_of(description, file, overrides)
     if dtype is None:
         dtype = "float32" if way != "compressnet" else recipe.export.dtype
-    if dtype not in DTYPES:
-        raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, DTYPES)}", "--dtype")
+    if dtype not in FLOATS:
+        raise FileError(f"unknown dtype '{dtype}'; {did_you_mean(dtype, FLOATS)}", "--dtype")
     if nbytes is not None and recipe.export.coder == "none":
         raise FileError("export.coder: none and --target-size exclude each other", "export", "give one")
     if nbytes is not None or any(override.startswith(REQUANTISED) for override in overrides):

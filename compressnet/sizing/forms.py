@@ -28,7 +28,7 @@ makes up for the mean of what comes of it, or not."""
 @torch.no_grad()
 def forms(
     layer: PlannedLayer,
-    configs: Sequence[MethodConfig],
+    configs: Sequence[MethodConfig | None],
     dense: Tensor,
     view: View | None = None,
     moved: Moved | None = None,
@@ -41,7 +41,7 @@ def forms(
 
     Args:
         layer: of the plan.
-        configs: its ratios, rising; none where it stays dense.
+        configs: its ratios, rising; None is the layer as it is, dense.
         dense: its weight.
         view: what it sees; None counts errors of the weight alone, relative to it.
         moved: measures, where there is a view.
@@ -49,11 +49,12 @@ def forms(
     """
     matrix = dense.reshape(layer.groups, -1, dense[0].numel())
     weigh = _Weigh(matrix, view, moved)
-    if not configs:
-        share = 1.0 if view is None else _made_up(view)
-        return [Form(None, _standard(dense), 0, 0.0, share * weigh.noise(_noise(dense, 0).view_as(matrix)))]
     found = []
     for config in configs:
+        if config is None:
+            share = 1.0 if view is None else _made_up(view)
+            found.append(Form(None, _standard(dense), 0, 0.0, share * weigh.noise(_noise(dense, 0).view_as(matrix))))
+            continue
         weight = type(layer.build("meta"))(layer.shape, config, layer.seed or 0)
         _fit_(weight, dense, view, ridge)
         fitted = weight.to_dense().reshape(matrix.shape)

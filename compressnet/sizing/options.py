@@ -11,6 +11,8 @@ from compressnet.structured import MethodConfig
 
 STEPS = [2.0 ** (-exponent / 2) for exponent in range(13)]
 """In standard deviations of the numbers, from 1 to 1/64: a normal number has two bits at least."""
+COARSE = [2.0 ** (exponent / 2) for exponent in (3, 2, 1)]
+"""Of dense layers, too, whose rounding makes up for its errors: half a bit."""
 RECORD = 16
 """Bytes of a tensor's record in a coded file, about."""
 _SAMPLE = 1 << 15  # numbers whose entropy is taken
@@ -68,7 +70,8 @@ def _options(form: Form, bits: int | None) -> Iterator[Option]:
     numbers = form.numbers.flatten()
     largest = numbers.abs().max().item()
     sample = numbers[:: max(1, len(numbers) // _SAMPLE)]
-    tried = [Uniform(step) for step in STEPS] if bits is None else [fit_uniform(sample, bits)]
+    steps = STEPS if form.config else COARSE + STEPS
+    tried = [Uniform(step) for step in steps] if bits is None else [fit_uniform(sample, bits)]
     for quantiser in tried:
         symbols = quantiser.symbols(sample)
         error = (quantiser.numbers(symbols) - sample).square().mean().item()

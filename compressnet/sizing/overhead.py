@@ -48,9 +48,9 @@ def overhead(plan: Plan) -> Overhead:
     layers = tuple(layer for layer in plan.layers if not layer.auxiliary)
     state = rewrite_(model, layers, plan.blocks).state_dict()
     described = dataclasses.replace(Description.of(plan, "exported"), layers=layers, spec=spec, recipe={})
-    meta = {key: value for key, value in described.to_json().items() if key not in ("format", "sha256")}
     listed = [[name, list(tensor.shape), [tensor.numel() // 2]] for name, tensor in state.items()]
-    index = deflated({**meta, "seed": plan.recipe.seed, "tensors": listed, "records": RECORD * len(listed)})
+    meta = described.to_json() | {"seed": plan.recipe.seed, "tensors": listed, "records": RECORD * len(listed)}
+    index = deflated(meta)
     each = list(in_order(plan.blocks, layers))
     others = {name: t for name, t in state.items() if not any(holds_weight(layer, name) for layer in each)}
     widths = {name: 2 if name.endswith(STATISTICS) else plan.recipe.export.vector_bits / 8 for name in others}

@@ -118,26 +118,29 @@ def _is_measured(layer: PlannedLayer) -> bool:
 def _curve(
     plan: Plan, layer: PlannedLayer, model: nn.Module, view: View | None, judge: "_Judge | None"
 ) -> list[Option]:
-    rule = rule_of(plan.recipe, layer)
-    configs: list[MethodConfig] = []
-    if isinstance(rule, BudgetRule) and not rule.given:
-        configs = [rule.config_at(ratio) for ratio in ratios(rule, layer)]
-    elif layer.method:
-        configs = [BY_NAME[layer.method].read_config(layer.config)]
     dense = model.get_parameter(layer.parameter).detach().float()
     calibration = plan.recipe.calibration
     moved = None if view is None or judge is None else partial(judge.moved, layer, view)
-    made = forms(layer, configs, dense, view, moved, RIDGE if calibration is None else calibration.ridge)
+    ridge = RIDGE if calibration is None else calibration.ridge
+    made = forms(layer, _configs(plan, layer), dense, view, moved, ridge)
     given = plan.recipe.export.bits if layer.bits is None else layer.bits
     return options(made, given if isinstance(given, int) else None)
+
+
+def _configs(plan: Plan, layer: PlannedLayer) -> list[MethodConfig | None]:
+    """The ratios that a layer may have; at 1 it is dense, as nothing is gained by another form of as many numbers."""
+    rule = rule_of(plan.recipe, layer)
+    if isinstance(rule, BudgetRule) and not rule.given:
+        tried = ratios(rule, layer)
+        dense: list[MethodConfig | None] = [None] if rule.min_ratio == 1 else []
+        return dense + [rule.config_at(ratio) for ratio in tried if ratio > 1]
+    return [BY_NAME[layer.method].read_config(layer.config) if layer.method else None]
 
 
 def _resolved(layer: PlannedLayer, option: Option | None) -> PlannedLayer:
     if option is None:
         return layer
-    return dataclasses.replace(
-        with_config(layer, option.config) if option.config is not None else layer, bits=option.bits
-    )
+    return dataclasses.replace(with_config(layer, option.config), bits=option.bits)
 
 
 class _Judge:

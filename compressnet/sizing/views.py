@@ -107,9 +107,8 @@ class _Look(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if call := met(self._places, func, args, kwargs):
             layer, x = call.place.layer, call.arguments["input"]
-            there = result.numel() // layer.shape[0] * self._count // len(x)
             wanted = min(POSITIONS, _NUMBERS // (layer.shape[0] + layer.groups * call.place.dense[0].numel()))
             known = self.rows.setdefault(layer.name, [])
-            known += call.rows(x, result, min(1.0, wanted / there), len(known))
+            known += call.rows(x, result, call.share(result, self._count, wanted), len(known))
             self.biased[layer.name] = call.biased
         return result

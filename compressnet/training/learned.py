@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressnet.coding.quantisers import HALVES, Codebook, Float, Quantiser, Uniform
+from compressnet.coding.quantisers import FLOATS, Codebook, Float, Quantiser, Uniform
 
 MOMENTUM = 0.9  # of a running histogram
 
@@ -145,7 +145,7 @@ class Cast(Learned):
 
     def forward(self, latent: Tensor) -> Tensor:
         """The nearest numbers of the type."""
-        return latent + (latent.to(HALVES[self.dtype]).to(latent.dtype) - latent).detach()
+        return latent + (latent.to(FLOATS[self.dtype]).to(latent.dtype) - latent).detach()
 
 
 _LEARNED: dict[type[Quantiser], Any] = {Uniform: LearnedUniform, Codebook: LearnedCodebook, Float: Cast}

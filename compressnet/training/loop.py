@@ -4,12 +4,11 @@ import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
@@ -20,15 +19,14 @@ from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.output import replacing
 from compressnet.plan import PlannedBlock
 from compressnet.progress import SILENT, Progress
-from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.gradual import Mixture
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
+from compressnet.training.objective import Objective
 from compressnet.training.quantised import QuantisedParameters
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate, make_optimizer
 from compressnet.training.state import load_state, save_state
-
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
 
 
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
@@ -44,7 +42,7 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
     torch.manual_seed(run.seed)
     model.to(run.device)
     trainer = _Trainer(model, run, progress)
-    with stop_request() as request:
+    with stop_request() as request, closing(trainer.objective):
         trainer.start(resume)
         trainer.prepare(request)
         while trainer.now.epoch < run.settings.epochs:
@@ -63,6 +61,7 @@ class _Trainer:
         self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
         self.quantised: QuantisedParameters | None = None
         self.mixture: Mixture | None = None
+        self.objective = Objective(model, run)
 
     def start(self, resume: bool) -> None:
         if resume:
@@ -93,7 +92,7 @@ class _Trainer:
             self._consider(0, val, 0.0)
             self.save()
             self._write_history()
-            self.progress.note(f"{self.run.title}, {name}: val {val.top1:.2f} %, loss {val.loss:.4f}")
+            self.progress.note(f"{self.run.title}, {name}: val {val}")
             if request.number:
                 raise Interrupted(request.number, f"{self.run.title}, after {name}")
         if self.run.gradual is not None:
@@ -110,7 +109,7 @@ class _Trainer:
                 self._step(images, labels, indices)
                 now.batch += 1
                 speed = (now.batch * run.batch_size) / max(1e-9, now.seconds + time.monotonic() - began)
-                advance(1, loss=now.loss_sum / now.seen, top1=100 * now.right / now.seen, images_per_s=speed)
+                advance(1, **self._figures(), images_per_s=speed)
                 if request.number:
                     now.seconds += time.monotonic() - began
                     self.save()
@@ -141,7 +140,8 @@ class _Trainer:
             self.mixture.to_(run.compressed(step))
         self.optimizer.zero_grad()
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
-            loss, logits = self._loss(images, labels, indices)
+            outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
+            loss, logits = self.objective(outputs, images, labels, indices, self.quantised)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
@@ -156,20 +156,8 @@ class _Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         now.loss_sum += value * len(labels)
-        now.right += int((logits.argmax(1) == labels).sum())
+        now.right += int((logits.argmax(1) == labels).sum()) if run.labels else 0
         now.seen += len(labels)
-
-    def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
-        heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
-        smoothing = self.run.settings.label_smoothing
-        losses = [F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in heads if logits is not None]
-        loss = losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
-        if self.run.teacher is not None:
-            loss = self.run.teacher.loss(loss, heads[0], self.run.teacher.logits(images, indices))
-        if self.quantised is not None and self.run.rate:
-            loss = loss + self.run.rate * self.quantised.nats() / len(self.run.train)
-        return loss, heads[0]
 
     def _begin_to_quantise(self) -> None:
         """From here on only epochs whose numbers are quantised can be the best."""
@@ -186,23 +174,22 @@ class _Trainer:
         self.optimizer.add_param_group({"params": learning, "lr": lr, "lr_scale": 1.0, "weight_decay": 0.0})
         return self.quantised
 
-    def _evaluate(self) -> Metrics:
-        loader = make_loader(self.run.val, self.run.batch_size, self.run.workers, device=self.run.device)
-        return evaluate(
-            self.model,
-            loader,
-            self.run.device,
-            amp=self.amp,
-            progress=self.progress,
-            title=f"{self.run.title}: choosing",
-        )
+    def _evaluate(self) -> Metrics | Divergence:
+        run, title = self.run, f"{self.run.title}: choosing"
+        loader = make_loader(run.val, run.batch_size, run.workers, device=run.device)
+        measure = evaluate if run.labels or run.teacher is None else run.teacher.judge
+        return measure(self.model, loader, run.device, amp=self.amp, progress=self.progress, title=title)
+
+    def _figures(self) -> dict[str, float]:
+        """Of the images seen in the epoch under way."""
+        now, seen = self.now, max(1, self.now.seen)
+        return {"loss": now.loss_sum / seen} | ({"top1": 100 * now.right / seen} if self.run.labels else {})
 
     def _end_epoch(self) -> None:
         now = self.now
         record: dict[str, Any] = {
             "epoch": now.epoch + 1,
-            "loss": now.loss_sum / max(1, now.seen),
-            "top1": 100 * now.right / max(1, now.seen),
+            **self._figures(),
             "images_per_s": now.seen / max(1e-9, now.seconds),
         }
         with nullcontext() if self.quantised is None else self.quantised.applied():
@@ -221,11 +208,13 @@ class _Trainer:
         now.loss_sum, now.right, now.seen, now.seconds = 0.0, 0, 0, 0.0
         self.save()
         self._write_history()
-        accuracy = f"train {record['top1']:.2f} %, val {val.top1:.2f} %"
+        train = f"train {record['top1']:.2f} %, " if "top1" in record else ""
         coded = f", symbols of {record['entropy_nbytes']:,.0f} bytes" if "entropy_nbytes" in record else ""
-        self.progress.note(f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {accuracy}{coded}")
+        self.progress.note(
+            f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {train}val {val}{coded}"
+        )
 
-    def _consider(self, epoch: int, val: Metrics, nats: float) -> None:
+    def _consider(self, epoch: int, val: Metrics | Divergence, nats: float) -> None:
         """Save the model where it is the best so far."""
         now, score = self.now, self.run.score(val, nats)
         if now.best is None or score > now.best_score:

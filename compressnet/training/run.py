@@ -13,7 +13,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import GradualSection, QuantiseSection, TrainSection
 from compressnet.training.distillation import Teacher
-from compressnet.training.evaluation import Metrics
+from compressnet.training.evaluation import Divergence, Metrics
 from compressnet.training.preparation import Stage
 
 
@@ -64,6 +64,7 @@ class Run:
         layers: and blocks of the plan, which may have learning rates and weight decays of their own.
         augment: changes a batch of images, or None.
         quantising: how to train through quantisers, or None.
+        labels: whether those of the images are learned from; without them a teacher is needed.
         stages: what is done to the model once, before the first epoch, by name and in order.
         gradual: how weights go from dense to compressed, or None.
     """
@@ -72,7 +73,7 @@ class Run:
     train: PartDataset
     val: PartDataset
     folder: Path
-    save_best: Callable[[nn.Module, Metrics, Mapping[str, Quantiser]], None]
+    save_best: Callable[[nn.Module, Metrics | Divergence, Mapping[str, Quantiser]], None]
     device: torch.device
     batch_size: int = 64
     workers: int = 0
@@ -83,6 +84,7 @@ class Run:
     layers: Sequence[PlannedLayer | PlannedBlock] = ()
     augment: Callable[[Tensor], Tensor] | None = None
     quantising: Quantising | None = None
+    labels: bool = True
     stages: Mapping[str, Stage] = field(default_factory=dict)
     gradual: Gradual | None = None
 
@@ -108,17 +110,18 @@ class Run:
         total = self.settings.epochs * self.steps
         return min(1.0, (step + 1) / (self.gradual.settings.until * total))
 
-    def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
+    def score(self, val: Metrics | Divergence, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
 
-        By its accuracy, of equal ones by its loss. Where the size of the file costs something, an early epoch would win
-        with a large file: there it is the loss on val with what its symbols cost, which is what training lowers.
+        By its accuracy, of equal ones by its loss; without labels by its divergence. Where the size of the file costs
+        something, an early epoch would win with a large file: there it is the loss on val with what its symbols cost,
+        which is what training lowers.
 
         Args:
             val: how the epoch does on the val part.
             nats: the entropy of its symbols.
         """
-        return (-(val.loss + self.rate * nats / len(self.train)),) if self.rate else (val.top1, -val.loss)
+        return (-(val.lost + self.rate * nats / len(self.train)),) if self.rate else val.rank
 
 
 @dataclass

@@ -4,7 +4,8 @@
 
 ``lenet5``: a dense LeNet-5 is trained on 55,000 images of MNIST, converted each way, distilled for a few epochs, and
 exported to the budget; 5,000 images to choose the epoch by, test error on the 10,000. ``squeezenet1_1``: torchvision's
-weights, no training at all; 400 images to calibrate with, 500 others to report on, as in ``calibration.py``.
+weights; 400 images to calibrate with and to distil on without their labels, 100 to choose the epoch by, 500 others to
+report on, as in ``calibration.py``.
 
 What is done is kept in FOLDER, and not done again.
 """
@@ -28,7 +29,7 @@ Rules = list[dict[str, Any]]
 TEMPERED = {"temperature": 4, "weight": 0.9}
 
 
-def lenet5(data: Path, folder: Path, epochs: int) -> tuple[dict[str, Any], Rules, tuple[float, ...]]:
+def lenet5(data: Path, folder: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Rules, tuple[float, ...]]:
     """The recipe without its rules, the rules without their ratio, and the ratios to compare with."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
@@ -39,17 +40,18 @@ def lenet5(data: Path, folder: Path, epochs: int) -> tuple[dict[str, Any], Rules
         "model": {"name": "lenet5", "num_classes": 10},
         "data": {"dataset": "mnist", "root": str(folder), "image_size": 28, "batch_size": 128, "val_fraction": 1 / 12},
         "finetune": {"epochs": 3, "lr": 0.001},
+        "seed": seed,
     }
-    teacher = folder / "dense" / "best.safetensors"
+    drawn, teacher = folder / f"drawn {seed}.safetensors", folder / f"dense {seed}" / "best.safetensors"
     if not teacher.exists():
-        compressnet.convert(recipe, folder / "dense.safetensors", force=True)
-        finetune(folder / "dense.safetensors", folder / "dense", device="cpu", force=True)
+        compressnet.convert(recipe, drawn, force=True)
+        finetune(drawn, teacher.parent, device="cpu", force=True)
     recipe["model"] |= {"weights": str(teacher)}
     recipe["finetune"] = {"epochs": epochs, "lr": 0.001, "distill": TEMPERED}
     return recipe, [{"match": ["conv2", "fc1", "fc2"], "method": "hashednet"}], (16, 32, 64)
 
 
-def squeezenet1_1(data: Path, folder: Path, epochs: int) -> tuple[dict[str, Any], Rules, tuple[float, ...]]:
+def squeezenet1_1(data: Path, folder: Path, epochs: int, seed: int) -> tuple[dict[str, Any], Rules, tuple[float, ...]]:
     """The same of SqueezeNet 1.1: its large layers, the others stay dense."""
     split(data / "imagenet-sample" / "val", folder / "images")
     recipe = {
@@ -59,7 +61,8 @@ def squeezenet1_1(data: Path, folder: Path, epochs: int) -> tuple[dict[str, Any]
             "root": str(folder / "images"),
             "preset": "SqueezeNet1_1_Weights.IMAGENET1K_V1",
         },
-        "finetune": {"epochs": epochs},
+        "finetune": {"epochs": epochs, "lr": 0.0001, "distill": {"temperature": 2, "weight": 1}},
+        "seed": seed,
     }
     large = [
         {"match": "*.expand3x3", "method": "freshnet"},
@@ -78,20 +81,19 @@ def arms(rules: Rules, ratios: tuple[float, ...], budget: str) -> Iterator[tuple
 
 def run(name: str, recipe: dict[str, Any], budget: str, part: str, folder: Path) -> Row:
     """Convert, fine-tune, export and evaluate, unless that is done."""
-    done = folder / f"{part}.json"
+    done, file = folder / f"{part} {budget}.json", folder / f"{budget}.safetensors"
     if done.exists():
         return dict(json.loads(done.read_text()))
     begin = time.process_time()
     last = folder / "converted.safetensors"
     if not last.exists():
         compressnet.convert(recipe, last)
-    seconds = time.process_time() - begin
     if recipe["finetune"]["epochs"] and recipe["layers"]:
         if not (folder / "best.safetensors").exists():
             finetune(last, folder, device="cpu", force=True)
         last = folder / "best.safetensors"
-    file = folder / "model.safetensors"
     exported = compressnet.export(last, file, target_size=budget, force=True)
+    seconds = time.process_time() - begin
     metrics = compressnet.evaluate(file, recipe=read_recipe(recipe).checked(), part=part)
     row = {
         "ratios": name,
@@ -99,14 +101,14 @@ def run(name: str, recipe: dict[str, Any], budget: str, part: str, folder: Path)
         "file, bytes": exported.nbytes,
         "top-1 %": round(metrics.top1, 2),
         "loss": round(metrics.loss, 4),
-        "convert, processor s": round(seconds),
+        "processor s": round(seconds),
     }
     done.write_text(json.dumps(row))
     print(json.dumps(row), flush=True)
     return row
 
 
-MODELS = {"lenet5": (lenet5, "6kB", 2), "squeezenet1_1": (squeezenet1_1, "500kB", 0)}
+MODELS = {"lenet5": (lenet5, "6kB", 2), "squeezenet1_1": (squeezenet1_1, "300kB", 2)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -114,6 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--budget")
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--only", default="", help="rows whose name has this in it")
     asked = parser.parse_args()
@@ -121,10 +124,10 @@ if __name__ == "__main__":
     budget, folder = asked.budget or usual, asked.output / asked.model
     folder.mkdir(parents=True, exist_ok=True)
     epochs = epochs if asked.epochs is None else asked.epochs
-    recipe, rules, ratios = prepare(Path(os.environ["COMPRESSNET_DATA"]), folder, epochs)
+    recipe, rules, ratios = prepare(Path(os.environ["COMPRESSNET_DATA"]), folder, epochs, asked.seed)
     rows = [
-        run(name, recipe | own, budget, asked.part, folder / f"{name} {budget} {epochs}")
+        run(name, recipe | own, budget, asked.part, folder / f"{name} {own.get('budget', '')} {epochs} {asked.seed}")
         for name, own in arms(rules, ratios, budget)
-        if asked.only in name and (own["layers"] or not epochs)
+        if asked.only in name
     ]
     print(markdown(rows))

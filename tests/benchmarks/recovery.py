@@ -99,7 +99,7 @@ def scale(base: Recipe) -> Iterator[Arm]:
 def decay(base: Recipe) -> Iterator[Arm]:
     """Weight decay of shared values alone; that of dense layers is the section's."""
     sections = {
-        "sgd": {"optimizer": "sgd", "lr": 0.05, "weight_decay": 0.0005},
+        "sgd": {"optimizer": "sgd", "lr": 0.005, "weight_decay": 0.0005},
         "adamw": {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.1},
     }
     for ratio in RATIOS:

@@ -84,7 +84,7 @@ def test_a_loss_is_the_mean_of_the_charged_outputs_of_samples_left_out(cost: str
 
 def test_rounding_of_a_dense_weight_that_makes_up_for_itself_loses_less_than_noise() -> None:
     seen = view(2000)
-    (made,) = forms(planned(None), [], DENSE, seen, lambda error, corrected: seen.loss(error, corrected))
+    (made,) = forms(planned(None), [None], DENSE, seen, lambda error, corrected: seen.loss(error, corrected))
     draw = torch.Generator().manual_seed(5)
     drawn = [NOISE * DENSE.std(correction=0) * torch.randn(1, 12, 16, generator=draw) for _ in range(200)]
     wanted = sum(seen.loss(each, False) for each in drawn) / 200 / NOISE**2
@@ -93,7 +93,7 @@ def test_rounding_of_a_dense_weight_that_makes_up_for_itself_loses_less_than_noi
 
 def test_without_images_noise_of_a_dense_weight_is_relative_to_it() -> None:
     wide = torch.randn(200, 300, generator=torch.Generator().manual_seed(4))
-    (made,) = forms(planned(None, (200, 300)), [], wide)
+    (made,) = forms(planned(None, (200, 300)), [None], wide)
     assert made.noise == pytest.approx(1, rel=0.02)
 
 

@@ -9,6 +9,7 @@ from torch import nn
 from compressnet.allocation.sensitivity import divergence
 from compressnet.coding.quantisers import Uniform
 from compressnet.plan import PlannedLayer, make_plan
+from compressnet.plan.layers import CHOSEN
 from compressnet.pretrained import dense_model
 from compressnet.recipe import read_recipe
 from compressnet.rewrite import place_
@@ -36,7 +37,7 @@ def answers(model: nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["conv2", "fc1", "fc2"])
 @pytest.mark.parametrize("place", [1, 3, 5])
 def test_the_loss_of_a_step_is_near_the_divergence_that_it_makes(name: str, place: int) -> None:
-    plan, model = prepared({"match": name, "method": "hashednet", "max_ratio": 1})
+    plan, model = prepared({"match": name, "method": "hashednet", "ratio": 1})
     layer: PlannedLayer = next(layer for layer in plan.layers if layer.name == name)
     with torch.no_grad():
         seen, judge = views(model, [layer], IMAGES)[name], _Judge(model, IMAGES)
@@ -53,6 +54,26 @@ def test_the_bytes_of_the_estimates_are_within_the_budget_and_near_it(images: to
     sized = resolve(plan, model, images)
     assert 0.8 * 60_000 < sized.nbytes <= 60_001
     assert sum(each.share for each in sized.estimates.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("least", "method"), [(1, None), (1.2, "hashednet")])
+def test_a_layer_stays_dense_where_there_is_room_and_its_rule_lets_it(least: float, method: str | None) -> None:
+    rules = [
+        {"match": "conv2", "method": "hashednet", "min_ratio": least},
+        {"match": "fc1", "method": "hashednet", "min_ratio": 50},
+    ]
+    plan, model = prepared(*rules, budget="80kB")
+    conv2, fc1 = resolve(plan, model, IMAGES).plan.layers[1:3]
+    assert (conv2.method, fc1.method) == (method, "hashednet")
+    assert conv2.bits is not None
+    assert conv2.numel() <= conv2.dense_numel
+    assert conv2.remark != CHOSEN
+    assert [each.method for each in make_plan(read_recipe(plan.recipe)).layers] == [
+        None,
+        "hashednet",
+        "hashednet",
+        None,
+    ]
 
 
 def test_blocks_and_what_is_slow_to_fit_keep_their_size() -> None:

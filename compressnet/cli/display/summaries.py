@@ -11,22 +11,27 @@ if TYPE_CHECKING:  # these import torch, which `recipes` does without
     from compressnet.commands.predict import Prediction
     from compressnet.commands.recipes import Shipped
     from compressnet.commands.run import Finished
-    from compressnet.training.evaluation import Metrics
+    from compressnet.training.evaluation import Divergence, Metrics
     from compressnet.training.stage import Trained
 
 
-def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
-    """A row for each, such as parts of the data or stages of a run."""
-    columns = [
-        Column(what),
-        Column("images", True),
-        Column("top1 %", True),
-        Column("top5 %", True),
-        Column("loss", True),
-    ]
+_FIGURES: Mapping[str, tuple[str, str]] = {
+    "count": ("images", "{:,}"),
+    "top1": ("top1 %", "{:.2f}"),
+    "top5": ("top5 %", "{:.2f}"),
+    "loss": ("loss", "{:.4f}"),
+    "divergence": ("divergence", "{:.4f}"),
+}
+
+
+def show_metrics(metrics: Mapping[str, "Metrics | Divergence"], what: str = "part") -> None:
+    """A row for each, such as parts of the data or stages of a run; a column for each figure that one of them has."""
+    told = {name: each.to_json() for name, each in metrics.items()}
+    shown = [key for key in _FIGURES if any(key in figures for figures in told.values())]
+    columns = [Column(what), *(Column(_FIGURES[key][0], True) for key in shown)]
     rows = [
-        [name, count(each.count), f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}"]
-        for name, each in metrics.items()
+        [name, *(_FIGURES[key][1].format(figures[key]) if key in figures else "" for key in shown)]
+        for name, figures in told.items()
     ]
     terminal.show_grid(Grid(columns, rows))
 
@@ -34,7 +39,8 @@ def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
 def show_trained(trained: "Trained") -> None:
     """How accuracy moved."""
     stages = {f"val after {name}": val for name, val in trained.stages.items()}
-    show_metrics({"val before": trained.before, **stages, "val best": trained.best, "test": trained.test})
+    parts = {"val before": trained.before, **stages, "val best": trained.best}
+    show_metrics(parts | ({"test": trained.test} if trained.test else {}))
     terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
 
 
