@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from compressnet.checkpoint import load
 from compressnet.container import read_header
@@ -64,7 +64,7 @@ def finetune(
     classes, spec = recipe.model.num_classes if recipe.model else None, description.spec
     if classes and spec and classes != spec.num_classes:
         description = renew_classifier_(model, description, classes, recipe.seed, progress)
-    base = description.preprocessing
+    taught, base = _dense_model(description, recipe, "distill"), description.preprocessing
     described = dataclasses.replace(
         description,
         stage="finetuned",
@@ -81,21 +81,30 @@ def finetune(
         origin=f"{Path(file).name} {read_header(file).meta['sha256'][:16]}",
         device=on,
         resume=resume,
-        teacher=_teacher(description, recipe, on),
+        teacher=Teacher(taught, distill, on) if taught and (distill := recipe.finetune.distill) else None,
+        dense=_dense_model(description, recipe, "calibrate", "gradual"),
         compile=compile,
         progress=progress,
     )
 
 
-def _teacher(description: Description, recipe: Recipe, device: torch.device) -> Teacher | None:
-    """The dense model of the recipe's weights, where the recipe wants to learn from it."""
-    settings, spec = recipe.finetune.distill, description.spec
-    if settings is None or spec is None:
+WITHOUT_DENSE = {
+    "distill": "trains on the labels alone",
+    "calibrate": "keeps the numbers in the file",
+    "gradual": "trains the compressed weights from the start",
+}
+"""What wants the dense model, and what happens where it is null."""
+
+
+def _dense_model(description: Description, recipe: Recipe, *keys: str) -> nn.Module | None:
+    """The dense model of the recipe's weights, where the recipe wants one of some things of it."""
+    wanted, spec = [key for key in keys if getattr(recipe.finetune, key) is not None], description.spec
+    if not wanted or spec is None:
         return None
-    where = "finetune.distill"
+    where = f"finetune.{wanted[0]}"
     cure = (
         f"--set model.weights=PATH names one of {spec.num_classes} classes; "
-        "--set finetune.distill=null trains on the labels alone"
+        f"--set {where}=null {WITHOUT_DENSE[wanted[0]]}"
     )
     source = recipe.model.weights if recipe.model else None
     if source is None:
@@ -108,4 +117,4 @@ def _teacher(description: Description, recipe: Recipe, device: torch.device) -> 
     if names and description.classes and names != description.classes:
         what = f"the dense model, of {source}, tells {listing(names, 4)} apart, the compressed one "
         raise TrainingError(f"{what}{listing(description.classes, 4)}", where, cure)
-    return Teacher(with_weights(spec, source, recipe.seed), settings, device)
+    return with_weights(spec, source, recipe.seed)

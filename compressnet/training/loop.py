@@ -17,10 +17,12 @@ from compressnet.data.loading import ahead, make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.output import replacing
+from compressnet.plan import PlannedBlock
 from compressnet.progress import SILENT, Progress
 from compressnet.training import distributed
 from compressnet.training.compiled import compiling
 from compressnet.training.evaluation import Divergence, Metrics, evaluate
+from compressnet.training.gradual import Mixture
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
 from compressnet.training.objective import Objective
 from compressnet.training.precision import float32_products, half_of
@@ -47,6 +49,7 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
         trainer = _Trainer(model, run, progress)
         with closing(trainer.objective):
             trainer.start(resume)
+            trainer.prepare(request)
             while trainer.now.epoch < run.settings.epochs:
                 trainer.epoch(request)
     return trainer.now
@@ -62,6 +65,7 @@ class _Trainer:
         self.quantised: QuantisedParameters | None = None
         self.network = self._prepared(model)
         self.statistics = distributed.norm_statistics(model)
+        self.mixture: Mixture | None = None
         self.objective = Objective(model, run)
 
     def start(self, resume: bool) -> None:
@@ -81,6 +85,24 @@ class _Trainer:
             self.now.best, self.now.best_score = {"epoch": 0, **self.now.before}, self.run.score(before, 0.0)
             self.save()
         self._write_history()
+
+    def prepare(self, request: StopRequest) -> None:
+        """The stages before the first epoch that are not done yet; then weights are mixed, where they are to be."""
+        for name, change_ in self.run.stages.items():
+            if name in self.now.stages:
+                continue
+            change_(self.model, self.progress)
+            val = self._evaluate()
+            self.now.stages[name] = val.to_json()
+            self._consider(0, val, 0.0)
+            self.save()
+            self._write_history()
+            self.progress.note(f"{self.run.title}, {name}: val {val}")
+            if number := distributed.agreed(request.number):
+                raise Interrupted(number, f"{self.run.title}, after {name}")
+        if self.run.gradual is not None:
+            heads = [block.head for block in self.run.layers if isinstance(block, PlannedBlock)]
+            self.mixture = Mixture(self.model, self.run.gradual.dense, self.run.device, heads)
 
     def epoch(self, request: StopRequest) -> None:
         run, now = self.run, self.now
@@ -119,6 +141,8 @@ class _Trainer:
         rate = learning_rate(run.settings, step, run.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
+        if self.mixture is not None:
+            self.mixture.to_(run.compressed(step))
         self.optimizer.zero_grad()
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.half is not None):
             loss, logits = self.objective(self.network(images), images, labels, indices, self.quantised)
@@ -187,10 +211,11 @@ class _Trainer:
             record["val"] = val.to_json()
             if self.quantised is not None:
                 record["entropy_nbytes"] = nats / math.log(256)
-            score = self.run.score(val, nats)
-            if now.best is None or score > now.best_score:
-                now.best, now.best_score = {"epoch": now.epoch + 1, **val.to_json()}, score
-                self.run.save_best(self.model, val, {} if self.quantised is None else self.quantised.quantisers())
+            share = self.run.compressed((now.epoch + 1) * self.run.steps - 1)
+            if share < 1:
+                record["compressed"] = share
+            else:
+                self._consider(now.epoch + 1, val, nats)
         now.history.append(record)
         now.epoch, now.batch = now.epoch + 1, 0
         now.loss_sum, now.right, now.seen, now.seconds = 0.0, 0, 0, 0.0
@@ -202,10 +227,18 @@ class _Trainer:
             f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {train}val {val}{coded}"
         )
 
+    def _consider(self, epoch: int, val: Metrics | Divergence, nats: float) -> None:
+        """Save the model where it is the best so far."""
+        now, score = self.now, self.run.score(val, nats)
+        if now.best is None or score > now.best_score:
+            now.best, now.best_score = {"epoch": epoch, **val.to_json()}, score
+            self.run.save_best(self.model, val, {} if self.quantised is None else self.quantised.quantisers())
+
     def _write_history(self) -> None:
         if distributed.rank():
             return
-        lines = [json.dumps({"epoch": 0, "val": self.now.before}), *map(json.dumps, self.now.history)]
+        stages = [{"epoch": 0, "stage": name, "val": val} for name, val in self.now.stages.items()]
+        lines = map(json.dumps, [{"epoch": 0, "val": self.now.before}, *stages, *self.now.history])
         with replacing(self.run.folder / "metrics.jsonl", force=True) as temporary:
             temporary.write_text("".join(f"{line}\n" for line in lines))
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
-from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.recipe import GradualSection, QuantiseSection, TrainSection
 from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics
+from compressnet.training.preparation import Stage
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,19 @@ class Quantising:
 
     settings: QuantiseSection
     choose: Callable[[Mapping[str, Tensor]], Mapping[str, Quantiser]]
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """How weights go from dense to compressed.
+
+    Args:
+        settings: until when.
+        dense: the model whose weights training begins with.
+    """
+
+    settings: GradualSection
+    dense: nn.Module
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,8 @@ class Run:
         quantising: how to train through quantisers, or None.
         labels: whether those of the images are learned from; without them a teacher is needed.
         compile: the backend of ``torch.compile`` that steps are compiled by, or None.
+        stages: what is done to the model once, before the first epoch, by name and in order.
+        gradual: how weights go from dense to compressed, or None.
     """
 
     settings: TrainSection
@@ -72,6 +88,8 @@ class Run:
     quantising: Quantising | None = None
     labels: bool = True
     compile: str | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    gradual: Gradual | None = None
 
     @property
     def steps(self) -> int:
@@ -92,6 +110,13 @@ class Run:
         """Whether a step of the run, counted from 0, goes through quantisers."""
         total = self.settings.epochs * self.steps
         return self.quantising is not None and step >= int(self.quantising.settings.start * total)
+
+    def compressed(self, step: int) -> float:
+        """Which share of the weights is the compressed one at a step of the run, counted from 0."""
+        if self.gradual is None:
+            return 1.0
+        total = self.settings.epochs * self.steps
+        return min(1.0, (step + 1) / (self.gradual.settings.until * total))
 
     def score(self, val: Metrics | Divergence, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
@@ -118,6 +143,7 @@ class Standing:
         best: on the val part, at the best epoch; where quantising has begun, of those that are quantised.
         best_score: of that epoch.
         quantisers: that training goes through, as they were chosen.
+        stages: on the val part, after each stage that is done.
         history: a line an epoch.
         loss_sum: over the images seen in the epoch under way.
         right: of these.
@@ -131,6 +157,7 @@ class Standing:
     best: dict[str, Any] | None = None
     best_score: tuple[float, ...] = ()
     quantisers: dict[str, Any] | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     right: int = 0

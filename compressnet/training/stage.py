@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.description import Description
 from compressnet.errors import DataError, FileError, TrainingError
+from compressnet.fitting.linear import RIDGE
 from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
@@ -32,7 +33,8 @@ from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_
 from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
 from compressnet.training.precision import half_of
-from compressnet.training.run import Quantising, Run
+from compressnet.training.preparation import Preparation, Stage
+from compressnet.training.run import Gradual, Quantising, Run
 from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
@@ -46,6 +48,7 @@ class Trained:
         epochs: done.
         best_epoch: by the val part; 0 is the model as it came.
         before: on the val part, as it came.
+        stages: on the val part, after each stage before the first epoch, by name.
         best: on the val part, at the best epoch.
         test: on the test part, evaluated once, with the best epoch's weights; None where it was trained without labels
             and the test part has none that are the model's.
@@ -59,6 +62,7 @@ class Trained:
     best: Metrics | Divergence
     test: Metrics | None
     images: dict[str, int]
+    stages: dict[str, Metrics | Divergence] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
@@ -97,6 +101,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    dense: nn.Module | None = None,
     compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
@@ -113,6 +118,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        dense: the same, where ``calibrate`` or ``gradual`` needs it.
         compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
@@ -165,13 +171,27 @@ def train_stage(
         "processes": distributed.count(),
         "model": {"num_classes": spec.num_classes},
     }
-    if teacher is not None and recipe.model is not None:
+    if (teacher or dense) and recipe.model is not None:
         fingerprint["model"]["weights"] = recipe.model.weights
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
     if isinstance(settings, FinetuneSection) and settings.quantise:
         quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
         fingerprint["export"] = recipe.export.model_dump(mode="json")
+    stages: Mapping[str, Stage] = {}
+    gradual = None
+    if isinstance(settings, FinetuneSection):
+        plain = parts["train"]
+        if data.augment not in ("none", "affine"):
+            bare = recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
+            plain = open_images(bare, base, "train", count, where, description.classes)
+        ridge = recipe.calibration.ridge if recipe.calibration else RIDGE
+        preparation = Preparation(
+            description.layers, description.blocks, dense, plain, recipe.seed, ridge, data.batch_size, device
+        )
+        stages = preparation.stages(model, settings, progress)
+        if settings.gradual and dense is not None:
+            gradual = Gradual(settings.gradual, dense)
     run = Run(
         settings,
         parts["train"],
@@ -190,6 +210,8 @@ def train_stage(
         quantising=quantising,
         compile="inductor" if compile is True else compile or None,
         labels=labels,
+        stages=stages,
+        gradual=gradual,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
@@ -210,6 +232,7 @@ def train_stage(
         from_json(chosen),
         test,
         {part: len(dataset) for part, dataset in parts.items()},
+        {name: from_json(val) for name, val in standing.stages.items()},
     )
     if not distributed.rank():
         _add_results(path, trained)
