@@ -1,6 +1,6 @@
 """A whole model, calibrated."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from compressnet.calibration.walk import walk_
 from compressnet.fitting.linear import RIDGE
 from compressnet.plan import PlannedLayer
 from compressnet.rewrite import OnLayer, project_, swap_
+from compressnet.structured import StructuredWeight
 
 MEMORY = 4 << 30  # bytes of activations
 
@@ -24,6 +25,7 @@ def calibrate_(
     ridge: float = RIDGE,
     memory: int = MEMORY,
     on_layer: OnLayer | None = None,
+    start: Mapping[str, StructuredWeight] | None = None,
 ) -> dict[str, tuple[float, float | None]]:
     """Swap every planned layer for a compressed form that gives the dense network's outputs as well as it can.
 
@@ -34,6 +36,8 @@ def calibrate_(
         ridge: how strongly weights are drawn to the dense ones, relative to the mean square of their inputs.
         memory: bytes that activations may take, about; with less, fewer images look at the layers that come first.
         on_layer: told each layer and its errors when it is done.
+        start: compressed weights by the name of their layer, on the CPU; the fit goes on from them, in place. A method
+            that is not linear in what it stores is fitted anew.
 
     Returns:
         the relative error of each weight, as :func:`compressnet.rewrite.project_` has it, and of the layer's outputs,
@@ -47,7 +51,10 @@ def calibrate_(
     model.eval()
     tensors = dict(model.named_parameters(remove_duplicate=False))
     planned = [(layer, tensors[layer.parameter]) for layer in layers if layer.method]
-    places = {id(dense): Place(layer, dense, tensors.get(layer.bias)) for layer, dense in planned}
+    start = start or {}
+    places = {
+        id(dense): Place(layer, dense, tensors.get(layer.bias), start=start.get(layer.name)) for layer, dense in planned
+    }
     try:
         with opened(model):
             walk_(model, places, images, ridge, memory, on_layer)

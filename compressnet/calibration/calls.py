@@ -32,6 +32,7 @@ class Place:
         dense_bias: its own bias there.
         gate: the ReLU that its outputs go to, where they go nowhere else.
         cost: of an error of its outputs; see :func:`compressnet.fitting.fit_linear_`.
+        start: the compressed weight that the fit starts from; None is the projection of the dense one.
         fitted: the compressed weight.
         bias: that goes with it.
         errors: of the weight and of the outputs, relative.
@@ -42,6 +43,7 @@ class Place:
     dense_bias: Tensor | None = None
     gate: Gate | None = None
     cost: Tensor | None = None
+    start: StructuredWeight | None = None
     fitted: StructuredWeight | None = None
     bias: Tensor | None = None
     errors: tuple[float, float] | None = None

@@ -22,7 +22,7 @@ def fit_(place: Place, pairs: Pairs, ridge: float) -> None:
         ridge: see :func:`compressnet.calibration.calibrate_`.
     """
     layer, dense = place.layer, place.dense.detach().float()
-    weight = layer.build()
+    weight = layer.build() if place.start is None else place.start
     bias = None
     if weight.linear:
         bias = _fit_linear_(weight, dense, pairs, place, ridge)
@@ -37,7 +37,8 @@ def fit_(place: Place, pairs: Pairs, ridge: float) -> None:
 
 def _fit_linear_(weight: StructuredWeight, dense: Tensor, pairs: Pairs, place: Place, ridge: float) -> Tensor | None:
     """Least squares; behind a ReLU in rounds, each toward what the one before leaves to be reached. Gives the bias."""
-    weight.project_(dense)
+    if place.start is None:
+        weight.project_(dense)
     fit_linear_(weight, dense, pairs, ridge=ridge, cost=place.cost)
     bias = _bias(weight, pairs)
     for _ in range(ROUNDS if place.gate else 0):

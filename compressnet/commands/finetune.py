@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
-import torch
+from torch import nn
 
 from compressnet.checkpoint import load
 from compressnet.container import read_header
@@ -14,6 +14,7 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
@@ -23,6 +24,7 @@ TRANSFERRED = ("model.num_classes", "model.weights")
 """Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
+@distributed.together()
 def finetune(
     file: str | Path,
     output: str | Path,
@@ -31,11 +33,14 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
 
-    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
+    Where ``torchrun`` has started several processes, all of them train it together; see
+    :mod:`compressnet.training.distributed`. Where ``model.num_classes`` is overridden by another number than the model
+    has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -44,12 +49,14 @@ def finetune(
         resume: go on from ``last.pt``.
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
     on, best = find_device(device), Path(output) / "best.safetensors"
+    progress = SILENT if distributed.rank() else progress
     check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides, TRANSFERRED)
@@ -57,7 +64,7 @@ def finetune(
     classes, spec = recipe.model.num_classes if recipe.model else None, description.spec
     if classes and spec and classes != spec.num_classes:
         description = renew_classifier_(model, description, classes, recipe.seed, progress)
-    base = description.preprocessing
+    taught, base = _dense_model(description, recipe, "distill"), description.preprocessing
     described = dataclasses.replace(
         description,
         stage="finetuned",
@@ -74,20 +81,30 @@ def finetune(
         origin=f"{Path(file).name} {read_header(file).meta['sha256'][:16]}",
         device=on,
         resume=resume,
-        teacher=_teacher(description, recipe, on),
+        teacher=Teacher(taught, distill, on) if taught and (distill := recipe.finetune.distill) else None,
+        dense=_dense_model(description, recipe, "calibrate", "gradual"),
+        compile=compile,
         progress=progress,
     )
 
 
-def _teacher(description: Description, recipe: Recipe, device: torch.device) -> Teacher | None:
-    """The dense model of the recipe's weights, where the recipe wants to learn from it."""
-    settings, spec = recipe.finetune.distill, description.spec
-    if settings is None or spec is None:
+WITHOUT_DENSE = {
+    "distill": "trains on the labels alone",
+    "calibrate": "keeps the numbers in the file",
+    "gradual": "trains the compressed weights from the start",
+}
+"""What wants the dense model, and what happens where it is null."""
+
+
+def _dense_model(description: Description, recipe: Recipe, *keys: str) -> nn.Module | None:
+    """The dense model of the recipe's weights, where the recipe wants one of some things of it."""
+    wanted, spec = [key for key in keys if getattr(recipe.finetune, key) is not None], description.spec
+    if not wanted or spec is None:
         return None
-    where = "finetune.distill"
+    where = f"finetune.{wanted[0]}"
     cure = (
         f"--set model.weights=PATH names one of {spec.num_classes} classes; "
-        "--set finetune.distill=null trains on the labels alone"
+        f"--set {where}=null {WITHOUT_DENSE[wanted[0]]}"
     )
     source = recipe.model.weights if recipe.model else None
     if source is None:
@@ -100,4 +117,4 @@ def _teacher(description: Description, recipe: Recipe, device: torch.device) -> 
     if names and description.classes and names != description.classes:
         what = f"the dense model, of {source}, tells {listing(names, 4)} apart, the compressed one "
         raise TrainingError(f"{what}{listing(description.classes, 4)}", where, cure)
-    return Teacher(with_weights(spec, source, recipe.seed), settings, device)
+    return with_weights(spec, source, recipe.seed)

@@ -7,6 +7,13 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
 from compressnet.nbytes import parse_nbytes
+from compressnet.recipe.recovery import (
+    BatchNormSection,
+    CalibrateSection,
+    DistillSection,
+    GradualSection,
+    QuantiseSection,
+)
 from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
 DATASETS = (
@@ -18,13 +25,6 @@ ROOTLESS = ("digits", "fake")
 
 def _nbytes(given: Any) -> Any:
     return parse_nbytes(given) if isinstance(given, str) else given
-
-
-def _listed(given: Any) -> Any:
-    return (given,) if isinstance(given, str) else given
-
-
-Globs = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class ModelSection(Keys):
@@ -49,7 +49,7 @@ class DataSection(Keys):
         dataset: by name.
         root: the folder it is in, or is downloaded to.
         image_size: side of the square the model sees.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
         augment: of training images: none, flip, crop (random resized crop and flip), or affine (each image of a batch
@@ -113,6 +113,8 @@ class TrainSection(Keys):
         warmup_epochs: may be a fraction.
         label_smoothing: of the cross-entropy.
         clip_norm: largest gradient norm, or null.
+        amp: which half type products are computed in: auto, bfloat16 or else float16 on CUDA, none elsewhere; off;
+            bfloat16; or float16.
     """
 
     epochs: int = Field(default=10, ge=0)
@@ -123,39 +125,12 @@ class TrainSection(Keys):
     warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    amp: Literal["auto", "off", "bfloat16", "float16"] = "auto"
 
-
-class DistillSection(Keys):
-    """How to learn from the dense model, which is that of ``model.weights``.
-
-    Args:
-        temperature: that both models' logits are divided by.
-        weight: of the dense model's word against the labels'; without labels it counts as 1.
-        features: layers whose outputs are taught, by their names in the dense model, or globs of these.
-        feature_weight: of the error of these outputs.
-        attention: layers whose attention maps are taught, likewise.
-        attention_weight: of the distance of these maps, β of the paper.
-    """
-
-    temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    weight: float = Field(default=0.5, ge=0, le=1)
-    features: Globs = ()
-    feature_weight: float = Field(default=10.0, ge=0, allow_inf_nan=False)
-    attention: Globs = ()
-    attention_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-
-
-class QuantiseSection(Keys):
-    """How to train through the quantisers, so that few bits cost little.
-
-    Args:
-        start: after which share of the training it begins.
-        rate: what the size of the file costs, against the loss: nats of its symbols' entropy, for each image of the
-            training part, times this are added to the loss of an image.
-    """
-
-    start: float = Field(default=0.5, ge=0, le=1)
-    rate: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, given: Any) -> Any:
+        return "off" if given is False else given
 
 
 class FinetuneSection(TrainSection):
@@ -163,13 +138,29 @@ class FinetuneSection(TrainSection):
 
     Args:
         labels: learn from the images' labels; without them from the dense model alone.
+        calibrate: fit layers once more before training, from the numbers in the file, or null.
+        batchnorm: estimate the statistics of norm layers anew before training, or null.
+        gradual: begin with the dense weights and mix in the compressed ones, or null.
         distill: learn from the dense model too, or null.
         quantise: train through the quantisers of the export section, or null.
     """
 
     labels: bool = True
+    calibrate: CalibrateSection | None = None
+    batchnorm: BatchNormSection | None = None
+    gradual: GradualSection | None = None
     distill: DistillSection | None = None
     quantise: QuantiseSection | None = None
+
+    @model_validator(mode="after")
+    def _compressed_before_quantised(self) -> "FinetuneSection":
+        gradual, quantise = self.gradual, self.quantise
+        if gradual and quantise and quantise.start < gradual.until:
+            raise ValueError(
+                f"quantise.start {quantise.start:g} is before gradual.until {gradual.until:g}: what is quantised "
+                "is the compressed weight alone; let it start later"
+            )
+        return self
 
     @model_validator(mode="after")
     def _something_is_learned_from(self) -> "FinetuneSection":

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
-from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.recipe import GradualSection, QuantiseSection, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics
+from compressnet.training.preparation import Stage
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class Quantising:
 
 
 @dataclass(frozen=True)
+class Gradual:
+    """How weights go from dense to compressed.
+
+    Args:
+        settings: until when.
+        dense: the model whose weights training begins with.
+    """
+
+    settings: GradualSection
+    dense: nn.Module
+
+
+@dataclass(frozen=True)
 class Run:
     """What a training run needs beside the model.
 
@@ -41,7 +56,7 @@ class Run:
         save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far; it is given
             the quantisers of its numbers, too, where there are any.
         device: to train on.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images.
         seed: of the order of the images and of dropout.
         fingerprint: what the run depends on; a resumed run must have the same.
@@ -51,6 +66,9 @@ class Run:
         augment: changes a batch of images, or None.
         quantising: how to train through quantisers, or None.
         labels: whether those of the images are learned from; without them a teacher is needed.
+        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
+        stages: what is done to the model once, before the first epoch, by name and in order.
+        gradual: how weights go from dense to compressed, or None.
     """
 
     settings: TrainSection
@@ -69,11 +87,19 @@ class Run:
     augment: Callable[[Tensor], Tensor] | None = None
     quantising: Quantising | None = None
     labels: bool = True
+    compile: str | None = None
+    stages: Mapping[str, Stage] = field(default_factory=dict)
+    gradual: Gradual | None = None
 
     @property
     def steps(self) -> int:
         """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
         return max(1, len(self.train) // self.batch_size)
+
+    @property
+    def share(self) -> int:
+        """Images a step of this process."""
+        return self.batch_size // distributed.count()
 
     @property
     def rate(self) -> float:
@@ -84,6 +110,13 @@ class Run:
         """Whether a step of the run, counted from 0, goes through quantisers."""
         total = self.settings.epochs * self.steps
         return self.quantising is not None and step >= int(self.quantising.settings.start * total)
+
+    def compressed(self, step: int) -> float:
+        """Which share of the weights is the compressed one at a step of the run, counted from 0."""
+        if self.gradual is None:
+            return 1.0
+        total = self.settings.epochs * self.steps
+        return min(1.0, (step + 1) / (self.gradual.settings.until * total))
 
     def score(self, val: Metrics | Divergence, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
@@ -110,6 +143,7 @@ class Standing:
         best: on the val part, at the best epoch; where quantising has begun, of those that are quantised.
         best_score: of that epoch.
         quantisers: that training goes through, as they were chosen.
+        stages: on the val part, after each stage that is done.
         history: a line an epoch.
         loss_sum: over the images seen in the epoch under way.
         right: of these.
@@ -123,6 +157,7 @@ class Standing:
     best: dict[str, Any] | None = None
     best_score: tuple[float, ...] = ()
     quantisers: dict[str, Any] | None = None
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
     right: int = 0

@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,19 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.description import Description
 from compressnet.errors import DataError, FileError, TrainingError
+from compressnet.fitting.linear import RIDGE
 from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
-from compressnet.training.run import Quantising, Run
+from compressnet.training.precision import half_of
+from compressnet.training.preparation import Preparation, Stage
+from compressnet.training.run import Gradual, Quantising, Run
 from compressnet.training.state import check_state
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
@@ -44,6 +48,7 @@ class Trained:
         epochs: done.
         best_epoch: by the val part; 0 is the model as it came.
         before: on the val part, as it came.
+        stages: on the val part, after each stage before the first epoch, by name.
         best: on the val part, at the best epoch.
         test: on the test part, evaluated once, with the best epoch's weights; None where it was trained without labels
             and the test part has none that are the model's.
@@ -57,6 +62,7 @@ class Trained:
     best: Metrics | Divergence
     test: Metrics | None
     images: dict[str, int]
+    stages: dict[str, Metrics | Divergence] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
@@ -95,6 +101,8 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    dense: nn.Module | None = None,
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -110,6 +118,8 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        dense: the same, where ``calibrate`` or ``gradual`` needs it.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
@@ -119,17 +129,21 @@ def train_stage(
     if spec is None or base is None:
         raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
     data = need_data(recipe, where)
+    title = "pretrain" if description.stage == "dense" else "finetune"
+    half_of(settings.amp, device, title)
     labels = not isinstance(settings, FinetuneSection) or settings.labels
     count = spec.num_classes if labels else None
-    parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
-    }
-    try:
-        parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
-    except DataError as error:
-        if labels:
-            raise
-        progress.note(f"nothing to test on: {error}")
+    with distributed.one_first():
+        parts: dict[str, PartDataset] = {
+            part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
+        }
+        try:
+            parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
+        except DataError as error:
+            if labels:
+                raise
+            progress.note(f"nothing to test on: {error}")
+    distributed.check_shares(data.batch_size, len(parts["train"]))
     of_data = tuple(parts["train"].classes) if labels else ()
     classes = _class_names(description.classes, of_data, spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
@@ -143,25 +157,41 @@ def train_stage(
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
     def save_best(best: nn.Module, metrics: Metrics | Divergence, quantisers: Mapping[str, Quantiser]) -> None:
+        if distributed.rank():
+            return
         results = dict(description.results) | {"val": metrics.to_json()}
         grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
-    title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint: dict[str, Any] = {
         "origin": origin,
         title: settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "processes": distributed.count(),
         "model": {"num_classes": spec.num_classes},
     }
-    if teacher is not None and recipe.model is not None:
+    if (teacher or dense) and recipe.model is not None:
         fingerprint["model"]["weights"] = recipe.model.weights
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
     if isinstance(settings, FinetuneSection) and settings.quantise:
         quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
         fingerprint["export"] = recipe.export.model_dump(mode="json")
+    stages: Mapping[str, Stage] = {}
+    gradual = None
+    if isinstance(settings, FinetuneSection):
+        plain = parts["train"]
+        if data.augment not in ("none", "affine"):
+            bare = recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
+            plain = open_images(bare, base, "train", count, where, description.classes)
+        ridge = recipe.calibration.ridge if recipe.calibration else RIDGE
+        preparation = Preparation(
+            description.layers, description.blocks, dense, plain, recipe.seed, ridge, data.batch_size, device
+        )
+        stages = preparation.stages(model, settings, progress)
+        if settings.gradual and dense is not None:
+            gradual = Gradual(settings.gradual, dense)
     run = Run(
         settings,
         parts["train"],
@@ -178,14 +208,18 @@ def train_stage(
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
         quantising=quantising,
+        compile="inductor" if compile is True else compile or None,
         labels=labels,
+        stages=stages,
+        gradual=gradual,
     )
     if teacher is not None and data.augment == "none":
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
     standing = train(model, run, resume=resume, progress=progress)
     test = None
     if "test" in parts:
-        loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+        order = distributed.share(range(len(parts["test"])))
+        loader = make_loader(parts["test"], run.share, data.workers, order=order, device=device)
         test = evaluate(load(path).to(device), loader, device, progress=progress, title="testing")
     assert standing.before is not None
     assert standing.best is not None
@@ -198,8 +232,10 @@ def train_stage(
         from_json(chosen),
         test,
         {part: len(dataset) for part, dataset in parts.items()},
+        {name: from_json(val) for name, val in standing.stages.items()},
     )
-    _add_results(path, trained)
+    if not distributed.rank():
+        _add_results(path, trained)
     return trained
 
 

@@ -58,14 +58,14 @@ def read_mnist(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cut_mnist(folder: Path, into: Path, counts: dict[str, int]) -> Path:
-    """Folders of PNG images: so many of the training part for ``train`` and ``val``, all of the test part."""
+    """Folders of PNG images: so many of MNIST's training part for each; all test images where none are counted."""
     if into.exists():
         return into
     images, labels = read_mnist(folder, "train")
     order = permutation(len(images), 0).astype(np.int64)
-    cuts = {"train": order[: counts["train"]], "val": order[counts["train"] :][: counts["val"]]}
+    cuts = dict(zip(counts, np.split(order, np.cumsum(list(counts.values()))), strict=False))
     parts = {part: (images[chosen], labels[chosen]) for part, chosen in cuts.items()}
-    parts["test"] = read_mnist(folder, "t10k")
+    parts.setdefault("test", read_mnist(folder, "t10k"))
     making = into.with_suffix(".part")
     for part, (pictures, digits) in parts.items():
         for number, (picture, digit) in enumerate(zip(pictures, digits, strict=True)):

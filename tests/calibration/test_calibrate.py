@@ -83,6 +83,16 @@ def test_the_model_comes_nearer_to_the_dense_one_than_by_its_weights_alone(dense
     assert wrong < 0.7 * (outputs(alone, images) - expected).norm()
 
 
+def test_a_fit_goes_on_from_given_numbers(dense: nn.Module, images: Tensor) -> None:
+    once, again = copy.deepcopy(dense), copy.deepcopy(dense)
+    first = calibrate_(once, planned(dense), images)
+    start = {layer.name: once.get_submodule(layer.name).structured for layer in planned(dense)}
+    second = calibrate_(again, planned(dense), images, start=start)  # type: ignore[arg-type]
+    for name in ("first", "middle", "last", "head"):
+        assert again.get_submodule(name).structured is start[name]
+        assert second[name][1] == pytest.approx(first[name][1], rel=0.05)  # it was solved
+
+
 @pytest.mark.parametrize("name", ["first", "middle", "head"])
 def test_one_layer_calibrated_disturbs_the_model_less_than_by_its_weight_alone(
     dense: nn.Module, images: Tensor, name: str

@@ -16,16 +16,21 @@ from compressnet.cli import app
 from compressnet.methods import METHODS
 from compressnet.plan import make_plan
 from compressnet.recipe import Recipe, read_recipe
+from compressnet.recipe.recovery import (
+    BatchNormSection,
+    CalibrateSection,
+    DistillSection,
+    GradualSection,
+    QuantiseSection,
+)
 from compressnet.recipe.rules import BlockRule, BudgetRule, MatchSpec
 from compressnet.recipe.schema import (
     DATASETS,
     CalibrationSection,
     DataSection,
-    DistillSection,
     ExportSection,
     FinetuneSection,
     ModelSection,
-    QuantiseSection,
 )
 from compressnet.zoo.weights import is_path
 from tests.test_layering import FLOORS
@@ -50,7 +55,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "## blocks": BlockRule,
     **{f"### {block.name}": block.Config for block in BLOCKS},
 }
-INNER = {"distill": DistillSection, "quantise": QuantiseSection}
+INNER = {
+    "calibrate": CalibrateSection,
+    "batchnorm": BatchNormSection,
+    "gradual": GradualSection,
+    "distill": DistillSection,
+    "quantise": QuantiseSection,
+}
 KEYS = [
     (heading, key)
     for heading, model in SECTIONS.items()

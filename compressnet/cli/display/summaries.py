@@ -38,7 +38,8 @@ def show_metrics(metrics: Mapping[str, "Metrics | Divergence"], what: str = "par
 
 def show_trained(trained: "Trained") -> None:
     """How accuracy moved."""
-    parts = {"val before": trained.before, "val best": trained.best}
+    stages = {f"val after {name}": val for name, val in trained.stages.items()}
+    parts = {"val before": trained.before, **stages, "val best": trained.best}
     show_metrics(parts | ({"test": trained.test} if trained.test else {}))
     terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
 
