@@ -92,21 +92,28 @@ class TrainSection(Keys):
 
     Args:
         epochs: passes over the training part.
-        lr: the highest learning rate; it rises linearly over ``warmup_epochs`` and falls along a cosine.
+        lr: the highest learning rate.
+        schedule: how the learning rate falls after it has risen over ``warmup_epochs``: cosine, to zero; one_cycle,
+            along cosines from a 25th up and down to a 250,000th; step, times ``gamma`` every ``step_epochs``; constant.
+        step_epochs: of the schedule step, counted from the start.
+        gamma: of the schedule step.
+        warmup_epochs: over which the learning rate rises; may be a fraction.
         optimizer: adamw or sgd.
         momentum: of sgd.
         weight_decay: of all parameters but biases and norm layers.
-        warmup_epochs: may be a fraction.
         label_smoothing: of the cross-entropy.
         clip_norm: largest gradient norm, or null.
     """
 
     epochs: int = Field(default=10, ge=0)
     lr: float = Field(default=0.001, gt=0, allow_inf_nan=False)
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    step_epochs: int = Field(default=10, ge=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
