@@ -43,8 +43,9 @@ class DataSection(Keys):
         batch_size: images a step.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
-        augment: of training images: none, flip, crop (random resized crop and flip), or affine (each image of a batch
-            turned, scaled and shifted a little).
+        augment: of training images: none, flip, crop (random resized crop and flip), randaugment (these and
+            RandAugment), or affine (each image of a batch turned, scaled and shifted a little).
+        magnitude: of randaugment.
         cache: keep images in memory as the model sees them while training, where they are not augmented one by one
             and take at most 1 GiB.
         preset: torchvision weights whose preprocessing is used, such as ``SqueezeNet1_1_Weights.IMAGENET1K_V1``.
@@ -63,7 +64,8 @@ class DataSection(Keys):
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=0, ge=0, le=256)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
-    augment: Literal["none", "flip", "crop", "affine"] = "none"
+    augment: Literal["none", "flip", "crop", "randaugment", "affine"] = "none"
+    magnitude: int = Field(default=9, ge=0, le=30)
     cache: bool = True
     preset: str | None = None
     resize: int | None = Field(default=None, ge=1, le=4096)
@@ -102,6 +104,8 @@ class TrainSection(Keys):
         momentum: of sgd.
         weight_decay: of all parameters but biases and norm layers.
         label_smoothing: of the cross-entropy.
+        mixup: α of the Beta distribution by which images of a batch are mixed with each other, or null.
+        cutmix: the same of rectangles cut out of other images; with ``mixup``, each batch takes one of the two.
         clip_norm: largest gradient norm, or null.
     """
 
@@ -115,6 +119,8 @@ class TrainSection(Keys):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cutmix: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 

@@ -31,7 +31,7 @@ class Teacher:
 
     @torch.no_grad()
     def keep(self, loader: DataLoader, progress: Progress = SILENT) -> None:
-        """Ask once for every training image, in its order; right where images are not augmented."""
+        """Ask once for every training image, in its order; right where images are neither augmented nor mixed."""
         parts = []
         with progress.task("asking the dense model", len(loader)) as advance:
             for images, _ in loader:

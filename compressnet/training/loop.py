@@ -109,6 +109,8 @@ class _Trainer:
         run, now = self.run, self.now
         images, labels = images.to(run.device, non_blocking=True), labels.to(run.device, non_blocking=True)
         images = channels_last(images if run.augment is None else run.augment(images))
+        if run.mix is not None:
+            images, labels = run.mix(images, labels)
         step = now.epoch * run.steps + now.batch
         if self.quantised is None and run.quantises(step):
             self._begin_to_quantise()
@@ -132,7 +134,7 @@ class _Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         now.loss_sum += value * len(labels)
-        now.right += int((logits.argmax(1) == labels).sum())
+        now.right += int((logits.argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum())
         now.seen += len(labels)
 
     def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:

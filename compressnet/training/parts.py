@@ -69,7 +69,8 @@ def open_images(
     """
     data = need_data(recipe, where)
     preprocessing = resolve_preprocessing(base, data, base.channels)
-    transform = preprocessing.transform("none" if part != "train" or data.augment == "affine" else data.augment)
+    single = "none" if part != "train" or data.augment == "affine" else data.augment
+    transform = preprocessing.transform(single, data.magnitude)
     dataset = open_part(data, part, transform, recipe.seed)
     check_classes(dataset, num_classes)
     if classes and len(dataset.classes) < num_classes and dataset.classes != list(classes[: len(dataset.classes)]):

@@ -49,6 +49,7 @@ class Run:
         teacher: the dense model to learn from, or None.
         layers: and blocks of the plan, which may have learning rates and weight decays of their own.
         augment: changes a batch of images, or None.
+        mix: mixes the images of a batch, and gives the shares of the classes in the place of their labels; or None.
         quantising: how to train through quantisers, or None.
     """
 
@@ -66,6 +67,7 @@ class Run:
     teacher: Teacher | None = None
     layers: Sequence[PlannedLayer | PlannedBlock] = ()
     augment: Callable[[Tensor], Tensor] | None = None
+    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     quantising: Quantising | None = None
 
     @property
@@ -109,7 +111,7 @@ class Standing:
         quantisers: that training goes through, as they were chosen.
         history: a line an epoch.
         loss_sum: over the images seen in the epoch under way.
-        right: of these.
+        right: of these, whose label, or largest share of one, is the likeliest class.
         seen: how many.
         seconds: that they took.
     """

@@ -20,6 +20,7 @@ from compressnet.data import memory
 from compressnet.data.affine import random_affine
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
+from compressnet.data.mixing import Mixing
 from compressnet.description import Description
 from compressnet.errors import FileError, TrainingError
 from compressnet.output import check_folder
@@ -162,9 +163,10 @@ def train_stage(
         teacher=teacher,
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
+        mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
     )
-    if teacher is not None and data.augment == "none":
+    if teacher is not None and data.augment == "none" and run.mix is None:
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
     standing = train(model, run, resume=resume, progress=progress)
     best = load(path)
