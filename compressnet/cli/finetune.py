@@ -12,6 +12,8 @@ EXAMPLES = (
     "compressnet finetune converted.safetensors -o tuned --device cuda --set finetune.epochs=30",
 )
 
+TENSORBOARD = "Write the history for TensorBoard, too; pip install 'compressnet[tensorboard]'."
+
 
 def finetune(
     file: File,
@@ -19,6 +21,7 @@ def finetune(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     force: Force = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help=TENSORBOARD)] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -32,7 +35,14 @@ def finetune(
     from compressnet.commands.finetune import finetune
 
     trained = finetune(
-        file, output, device=device, resume=resume, force=force, overrides=set_ or (), progress=progress()
+        file,
+        output,
+        device=device,
+        resume=resume,
+        force=force,
+        overrides=set_ or (),
+        tensorboard=tensorboard,
+        progress=progress(),
     )
     if json:
         terminal.show_json(trained.to_json())

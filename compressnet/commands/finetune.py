@@ -14,6 +14,7 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import is_trained, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.training import board
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
@@ -27,6 +28,7 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
+    tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
@@ -38,11 +40,14 @@ def finetune(
         resume: go on from ``last.pt``.
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
+        tensorboard: write the history for TensorBoard, too, into the folder ``tensorboard`` in the output.
         progress: is told.
 
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
+    if tensorboard:
+        board.check()
     on, best = find_device(device), Path(output) / "best.safetensors"
     check_start(best, resume, force)
     description = describe(file)
@@ -65,6 +70,7 @@ def finetune(
         device=on,
         resume=resume,
         teacher=_teacher(description, recipe, on),
+        tensorboard=tensorboard,
         progress=progress,
     )
 

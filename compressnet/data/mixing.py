@@ -25,6 +25,7 @@ class Mixing:
 
         ways = ((v2.MixUp, mixup), (v2.CutMix, cutmix))
         chosen = [way(alpha=alpha, num_classes=num_classes) for way, alpha in ways if alpha is not None]
+        self.num_classes = num_classes
         self.mix = chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,10 +33,10 @@ class Mixing:
 
         Args:
             images: shape (N, C, H, W).
-            labels: classes, shape (N,).
+            labels: classes, shape (N,). Where there are none to learn from, they may be any integers.
 
         Returns:
             images of the same shape, and the share of each class in them, shape (N, classes).
         """
-        mixed, shares = self.mix(images, labels)
+        mixed, shares = self.mix(images, labels.clamp(0, self.num_classes - 1))
         return mixed, shares

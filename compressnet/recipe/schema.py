@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
 from compressnet.nbytes import parse_nbytes
+from compressnet.recipe.frequency import Frequency
 from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
@@ -107,6 +108,9 @@ class TrainSection(Keys):
         mixup: α of the Beta distribution by which images of a batch are mixed with each other, or null.
         cutmix: the same of rectangles cut out of other images; with ``mixup``, each batch takes one of the two.
         clip_norm: largest gradient norm, or null.
+        ema: decay of a moving average of all numbers, which is what is evaluated and saved then; or null.
+        save_every: so many steps, or minutes such as ``10min``, what ``--resume`` needs is saved; at the end of each
+            epoch it is anyway.
     """
 
     epochs: int = Field(default=10, ge=0)
@@ -122,6 +126,8 @@ class TrainSection(Keys):
     mixup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cutmix: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    save_every: Frequency = None
 
 
 class DistillSection(Keys):

@@ -1,10 +1,9 @@
 """The one training loop, for dense and compressed models alike."""
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,13 +16,17 @@ from compressnet.data.layout import channels_last
 from compressnet.data.loading import make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
-from compressnet.output import replacing
 from compressnet.progress import SILENT, Progress
+from compressnet.recipe.frequency import is_due
+from compressnet.training.averaging import MovingAverage
+from compressnet.training.descent import Descent
 from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.finite import LIMIT, check_finite
+from compressnet.training.history import in_words, write_history
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
 from compressnet.training.quantised import QuantisedParameters
 from compressnet.training.run import Run, Standing
-from compressnet.training.schedule import learning_rate, make_optimizer
+from compressnet.training.schedule import learning_rate
 from compressnet.training.state import load_state, save_state
 
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
@@ -32,11 +35,11 @@ AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was traine
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
     """Train a model; the best epoch by the val part is saved as it comes.
 
-    Ctrl-C and SIGTERM save the state after the step in flight; ``resume`` goes on from there, on the CPU to the same
-    bits as an uninterrupted run (augmentation by worker processes excepted).
+    Ctrl-C and SIGTERM save the state after the step in flight; ``resume`` goes on from the state that was saved last,
+    on the CPU to the same bits as an uninterrupted run.
 
     Raises:
-        TrainingError: the loss is not finite, or there is nothing to resume.
+        TrainingError: the loss or what it moves stays not finite, or there is nothing to resume.
         Interrupted: it was asked to stop; the state is saved.
     """
     torch.manual_seed(run.seed)
@@ -53,12 +56,15 @@ class _Trainer:
     def __init__(self, model: nn.Module, run: Run, progress: Progress) -> None:
         self.model, self.run, self.progress = model, run, progress
         self.now = Standing()
-        self.optimizer = make_optimizer(model, run.settings, run.layers)
         self.amp = run.device.type == "cuda"
         half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
         self.half = half if self.amp else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
+        scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
+        self.descent = Descent(model, run.settings, run.layers, scaler)
         self.quantised: QuantisedParameters | None = None
+        self.averages: list[MovingAverage] = []
+        self._average(model)
+        self.saved = time.monotonic()
 
     def start(self, resume: bool) -> None:
         if resume:
@@ -68,40 +74,45 @@ class _Trainer:
             if self.now.quantisers:
                 chosen = {name: from_json(keys) for name, keys in self.now.quantisers.items()}
                 self._quantise(chosen).load_state_dict(state["quantised"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            for average, kept in zip(self.averages, state["averages"], strict=True):
+                average.load_state_dict(kept)
+            self.descent.load_state_dict(state)
         else:
             before = self._evaluate()
             self.now.before = before.to_json()
             self.run.save_best(self.model, before, {})
             self.now.best, self.now.best_score = {"epoch": 0, **self.now.before}, self.run.score(before, 0.0)
             self.save()
-        self._write_history()
+            self.run.on_epoch({"epoch": 0, "val": self.now.before})
+        write_history(self.run.folder, self.now.before, self.now.history)
 
     def epoch(self, request: StopRequest) -> None:
         run, now = self.run, self.now
-        began = time.monotonic()
         self.model.train()
         with self.progress.task(f"{run.title}: epoch {now.epoch + 1} of {run.settings.epochs}", run.steps) as advance:
             advance(now.batch)
+            began = time.monotonic()
             for images, labels, indices in self._batches():
                 self._step(images, labels, indices)
                 now.batch += 1
-                speed = (now.batch * run.batch_size) / max(1e-9, now.seconds + time.monotonic() - began)
-                advance(1, loss=now.loss_sum / now.seen, top1=100 * now.right / now.seen, images_per_s=speed)
-                if request.number:
-                    now.seconds += time.monotonic() - began
+                began, before = time.monotonic(), began
+                now.seconds += began - before
+                advance(1, **now.figures())
+                step = now.epoch * run.steps + now.batch
+                if request.number or is_due(run.settings.save_every, step, began - self.saved):
                     self.save()
-                    place = f"epoch {now.epoch + 1}, step {now.batch} of {run.steps}"
-                    raise Interrupted(request.number, f"{run.title}, {place}")
-        now.seconds += time.monotonic() - began
+                if request.number:
+                    raise Interrupted(request.number, f"{run.title}, {now.place()} of {run.steps}")
         self._end_epoch()
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
         run = self.run
-        shuffled = permutation(len(run.train), derive(run.seed, self.now.epoch), Purpose.ORDER).tolist()
-        order = shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size or None]
-        loader: DataLoader = make_loader(run.train, run.batch_size, run.workers, order=order, device=run.device)
+        seed = derive(run.seed, self.now.epoch)
+        shuffled = permutation(len(run.train), seed, Purpose.ORDER).tolist()
+        order = shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size]
+        loader: DataLoader = make_loader(
+            run.train, run.batch_size, run.workers, order=order, seed=seed, device=run.device
+        )
         for number, (images, labels) in enumerate(loader):
             yield images, labels, order[number * run.batch_size : (number + 1) * run.batch_size]
 
@@ -114,28 +125,23 @@ class _Trainer:
         step = now.epoch * run.steps + now.batch
         if self.quantised is None and run.quantises(step):
             self._begin_to_quantise()
-        rate = learning_rate(run.settings, step, run.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
-        self.optimizer.zero_grad()
+        self.descent.begin(learning_rate(run.settings, step, run.steps))
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
             loss, logits = self._loss(images, labels, indices)
         value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"the loss is not finite at epoch {now.epoch + 1}, step {now.batch + 1}",
-                cure=f"lower {run.title}.lr, or set {run.title}.clip_norm; the last good files are kept",
-            )
-        self.scaler.scale(loss).backward()
-        if run.settings.clip_norm:
-            self.scaler.unscale_(self.optimizer)
-            learning = [each for group in self.optimizer.param_groups for each in group["params"]]
-            nn.utils.clip_grad_norm_(learning, run.settings.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        now.loss_sum += value * len(labels)
-        now.right += int((logits.argmax(1) == (labels if labels.dim() == 1 else labels.argmax(1))).sum())
-        now.seen += len(labels)
+        if not self.descent.step(loss, value):
+            self._skip()
+            return
+        for average in self.averages:
+            average.update()
+        now.count(value, logits, labels)
+
+    def _skip(self) -> None:
+        self.now.skipped += 1
+        self.now.skipped_in_a_row += 1
+        if self.now.skipped_in_a_row == LIMIT:
+            what = f"the loss or its gradient is not finite in {LIMIT} steps in a row, the last of them"
+            raise TrainingError(f"{what} {self.now.place(1)}", cure=self._cure())
 
     def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
         outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
@@ -159,10 +165,13 @@ class _Trainer:
 
     def _quantise(self, quantisers: Mapping[str, Quantiser]) -> QuantisedParameters:
         self.quantised = QuantisedParameters(self.model, quantisers)
-        learning = list(self.quantised.parameters())
-        lr = self.run.settings.lr
-        self.optimizer.add_param_group({"params": learning, "lr": lr, "lr_scale": 1.0, "weight_decay": 0.0})
+        self.descent.add(self.quantised)
+        self._average(self.quantised)
         return self.quantised
+
+    def _average(self, module: nn.Module) -> None:
+        if self.run.settings.ema is not None:
+            self.averages.append(MovingAverage(module, self.run.settings.ema))
 
     def _evaluate(self) -> Metrics:
         loader = make_loader(self.run.val, self.run.batch_size, self.run.workers, device=self.run.device)
@@ -177,13 +186,19 @@ class _Trainer:
 
     def _end_epoch(self) -> None:
         now = self.now
+        self._check_finite()
         record: dict[str, Any] = {
             "epoch": now.epoch + 1,
-            "loss": now.loss_sum / max(1, now.seen),
-            "top1": 100 * now.right / max(1, now.seen),
-            "images_per_s": now.seen / max(1e-9, now.seconds),
+            **now.figures(),
+            "lr": learning_rate(self.run.settings, (now.epoch + 1) * self.run.steps - 1, self.run.steps),
+            "seconds": now.seconds,
+            "skipped": now.skipped,
         }
-        with nullcontext() if self.quantised is None else self.quantised.applied():
+        with ExitStack() as instead:
+            for average in self.averages:
+                instead.enter_context(average.applied())
+            if self.quantised is not None:
+                instead.enter_context(self.quantised.applied())
             val = self._evaluate()
             nats = 0.0 if self.quantised is None else self.quantised.entropy_nats()
             record["val"] = val.to_json()
@@ -194,26 +209,27 @@ class _Trainer:
                 now.best, now.best_score = {"epoch": now.epoch + 1, **val.to_json()}, score
                 self.run.save_best(self.model, val, {} if self.quantised is None else self.quantised.quantisers())
         now.history.append(record)
-        now.epoch, now.batch = now.epoch + 1, 0
-        now.loss_sum, now.right, now.seen, now.seconds = 0.0, 0, 0, 0.0
+        now.begin_epoch()
         self.save()
-        self._write_history()
-        accuracy = f"train {record['top1']:.2f} %, val {val.top1:.2f} %"
-        coded = f", symbols of {record['entropy_nbytes']:,.0f} bytes" if "entropy_nbytes" in record else ""
-        self.progress.note(f"{self.run.title}, epoch {record['epoch']}: loss {record['loss']:.4f}, {accuracy}{coded}")
+        write_history(self.run.folder, now.before, now.history)
+        self.run.on_epoch(record)
+        self.progress.note(f"{self.run.title}, {in_words(record)}")
 
-    def _write_history(self) -> None:
-        lines = [json.dumps({"epoch": 0, "val": self.now.before}), *map(json.dumps, self.now.history)]
-        with replacing(self.run.folder / "metrics.jsonl", force=True) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in lines))
+    def _cure(self) -> str:
+        return f"lower {self.run.title}.lr, or set {self.run.title}.clip_norm; the last good files are kept"
+
+    def _check_finite(self) -> None:
+        check_finite(self.model, self.now.place(), self._cure())
 
     def save(self) -> None:
+        self._check_finite()
         state = {
             "fingerprint": self.run.fingerprint,
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            **self.descent.state_dict(),
             "quantised": None if self.quantised is None else self.quantised.state_dict(),
+            "averages": [average.state_dict() for average in self.averages],
             "standing": vars(self.now).copy(),
         }
         save_state(self.run.folder / "last.pt", state)
+        self.saved = time.monotonic()

@@ -82,6 +82,21 @@ def open_images(
     return dataset
 
 
+def check_batch(data: DataSection, images: int) -> None:
+    """Refuse a batch that is larger than the training part.
+
+    Args:
+        data: the recipe's section.
+        images: of the training part.
+
+    Raises:
+        DataError: with the largest batch there can be.
+    """
+    if data.batch_size > images:
+        what = f"{data.batch_size} images a step, but there are {images} to train on"
+        raise DataError(what, "data.batch_size", f"set it to {images} at most")
+
+
 def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:
     """Some images of a part, chosen by a specified permutation: shape (at most count, C, H, W)."""
     order = permutation(len(dataset), seed, Purpose.ORDER)[:count].tolist()

@@ -4,13 +4,14 @@ Parameters are wrapped by name, so that no method knows of it, and biases and la
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressnet.coding.quantisers import Quantiser
+from compressnet.training.holding import holding
 from compressnet.training.learned import Learned, learned
 
 
@@ -48,19 +49,9 @@ class QuantisedParameters(nn.ModuleList):
         """The quantisers as they stand."""
         return {name: each.quantiser() for name, _, each in self._each()}
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Within it the model has the quantised numbers themselves, to be evaluated or saved."""
-        kept = [tensor.detach().clone() for tensor in self.of.values()]
-        with torch.no_grad():
-            for _, tensor, each in self._each():
-                tensor.copy_(each.numbers(tensor))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, before in zip(self.of.values(), kept, strict=True):
-                    tensor.copy_(before)
+        return holding(list(self.of.values()), [each.numbers(tensor) for _, tensor, each in self._each()])
 
     def _each(self) -> Iterator[tuple[str, Tensor, Learned]]:
         for (name, tensor), each in zip(self.of.items(), self, strict=True):

@@ -51,6 +51,7 @@ class Run:
         augment: changes a batch of images, or None.
         mix: mixes the images of a batch, and gives the shares of the classes in the place of their labels; or None.
         quantising: how to train through quantisers, or None.
+        on_epoch: told each line of ``metrics.jsonl`` as it comes.
     """
 
     settings: TrainSection
@@ -69,11 +70,12 @@ class Run:
     augment: Callable[[Tensor], Tensor] | None = None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     quantising: Quantising | None = None
+    on_epoch: Callable[[Mapping[str, Any]], None] = lambda record: None
 
     @property
     def steps(self) -> int:
-        """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
-        return max(1, len(self.train) // self.batch_size)
+        """Steps an epoch; an incomplete last batch is left out."""
+        return len(self.train) // self.batch_size
 
     @property
     def rate(self) -> float:
@@ -110,10 +112,12 @@ class Standing:
         best_score: of that epoch.
         quantisers: that training goes through, as they were chosen.
         history: a line an epoch.
-        loss_sum: over the images seen in the epoch under way.
+        loss_sum: over the images learned from in the epoch under way.
         right: of these, whose label, or largest share of one, is the likeliest class.
         seen: how many.
-        seconds: that they took.
+        seconds: of the epoch under way.
+        skipped: its steps whose loss or gradient was not finite.
+        skipped_in_a_row: of all steps, the last ones.
     """
 
     epoch: int = 0
@@ -127,3 +131,36 @@ class Standing:
     right: int = 0
     seen: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def count(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+        """Take in a step.
+
+        Args:
+            loss: its mean.
+            logits: shape (N, classes).
+            labels: classes, shape (N,); or, of mixed images, shares of the classes, shape (N, classes).
+        """
+        classes = labels if labels.dim() == 1 else labels.argmax(1)
+        self.loss_sum += loss * len(labels)
+        self.right += int((logits.argmax(1) == classes).sum())
+        self.seen += len(labels)
+        self.skipped_in_a_row = 0
+
+    def figures(self) -> dict[str, Any]:
+        """Of the epoch under way."""
+        return {
+            "loss": self.loss_sum / max(1, self.seen),
+            "top1": 100 * self.right / max(1, self.seen),
+            "images_per_s": self.seen / max(1e-9, self.seconds),
+        }
+
+    def begin_epoch(self) -> None:
+        """After one is done."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.right, self.seen, self.seconds, self.skipped = 0.0, 0, 0, 0.0, 0
+
+    def place(self, ahead: int = 0) -> str:
+        """How far it is, or will be some steps ahead, for messages."""
+        return f"epoch {self.epoch + 1}, step {self.batch + ahead}"

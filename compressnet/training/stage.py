@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +28,13 @@ from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
+from compressnet.training.board import Board
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Metrics, evaluate
 from compressnet.training.loop import train
-from compressnet.training.parts import need_data, open_images
+from compressnet.training.parts import check_batch, need_data, open_images
 from compressnet.training.run import Quantising, Run
-from compressnet.training.state import check_state
+from compressnet.training.state import check_state, sweep
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
 
@@ -58,6 +60,11 @@ class Trained:
     test: Metrics
     images: dict[str, int]
 
+    @property
+    def nbytes(self) -> int:
+        """Of the file."""
+        return self.path.stat().st_size
+
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
         return dataclasses.asdict(self) | {"path": str(self.path)}
@@ -76,6 +83,7 @@ def check_start(path: Path, resume: bool, force: bool) -> None:
         ResumeError: there is nothing to resume.
     """
     check_folder(path.parent)
+    sweep(path, path.with_name("last.pt"), path.with_name("metrics.jsonl"))
     if resume:
         check_state(path.parent, path)
     elif path.exists() and not force:
@@ -94,6 +102,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -109,6 +118,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        tensorboard: write the history for TensorBoard, too, into a folder ``tensorboard`` beside the file.
         progress: is told.
 
     Raises:
@@ -122,6 +132,8 @@ def train_stage(
         part: open_images(recipe, base, part, spec.num_classes, where, description.classes)
         for part in ("train", "val", "test")
     }
+    if settings.epochs:
+        check_batch(data, len(parts["train"]))
     classes = _class_names(description.classes, tuple(parts["train"].classes), spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
 
@@ -139,7 +151,7 @@ def train_stage(
     title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint = {
         "origin": origin,
-        title: settings.model_dump(mode="json"),
+        title: settings.model_dump(mode="json", exclude={"save_every"}),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
     }
@@ -148,6 +160,7 @@ def train_stage(
     if isinstance(settings, FinetuneSection) and settings.quantise:
         quantising = Quantising(settings.quantise, partial(choose, planned=layers, settings=recipe.export))
         fingerprint["export"] = recipe.export.model_dump(mode="json")
+    board = Board(path.parent / "tensorboard")
     run = Run(
         settings,
         parts["train"],
@@ -165,10 +178,12 @@ def train_stage(
         augment=random_affine if data.augment == "affine" else None,
         mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
+        **({"on_epoch": board} if tensorboard else {}),
     )
     if teacher is not None and data.augment == "none" and run.mix is None:
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
-    standing = train(model, run, resume=resume, progress=progress)
+    with closing(board):
+        standing = train(model, run, resume=resume, progress=progress)
     best = load(path)
     loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
     test = evaluate(best.to(device), loader, device, progress=progress, title="testing")
