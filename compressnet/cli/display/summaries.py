@@ -34,7 +34,8 @@ def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
 def show_trained(trained: "Trained") -> None:
     """How accuracy moved."""
     show_metrics({"val before": trained.before, "val best": trained.best, "test": trained.test})
-    terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
+    best = f"the best by val is epoch {trained.best_epoch} of {trained.epochs}"
+    terminal.show_text(f"{trained.path}: {count(trained.nbytes)} bytes, {best}")
 
 
 def show_exported(exported: "Exported") -> None:
@@ -54,12 +55,16 @@ def show_finished(finished: "Finished") -> None:
     """What a run came to, on one screen."""
     if finished.skipped:
         terminal.show_text(f"done before with the same inputs: {', '.join(finished.skipped)}\n")
-    if finished.metrics:
-        show_metrics(finished.metrics, "on the test part")
-        terminal.show_text("")
+    columns = [Column("model"), *(Column(f"{what} %", True) for what in ("val top1", "test top1", "test top5"))]
+    columns += [Column("test loss", True), Column("bytes", True)]
+    rows = []
+    for name in dict.fromkeys(["dense", "converted", *finished.val, *finished.nbytes]):
+        val, test = finished.val.get(name), finished.metrics.get(name)
+        tested = [f"{test.top1:.2f}", f"{test.top5:.2f}", f"{test.loss:.4f}"] if test else [""] * 3
+        rows.append([name, f"{val.top1:.2f}" if val else "", *tested, count(finished.nbytes.get(name))])
+    terminal.show_grid(Grid(columns, rows).without_empty_columns())
     dense, exported = finished.dense_file_nbytes, finished.account.file_nbytes or 0
-    smaller = times(dense / exported)
-    terminal.show_text(f"dense {count(dense)} bytes → exported {count(exported)} bytes: {smaller} smaller\n")
+    terminal.show_text(f"{times(dense / exported)} smaller than dense\n")
 
 
 def show_predictions(predictions: Sequence["Prediction"]) -> None:
