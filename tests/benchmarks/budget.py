@@ -108,7 +108,7 @@ def run(name: str, recipe: dict[str, Any], budget: str, part: str, folder: Path)
     return row
 
 
-MODELS = {"lenet5": (lenet5, "6kB", 2), "squeezenet1_1": (squeezenet1_1, "500kB", 4)}
+MODELS = {"lenet5": (lenet5, "6kB", 2), "squeezenet1_1": (squeezenet1_1, "300kB", 2)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
