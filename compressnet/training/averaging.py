@@ -34,5 +34,6 @@ class MovingAverage(AveragedModel):
         self.update_parameters(self.numbers[0])
 
     def applied(self) -> AbstractContextManager[None]:
-        """Within it the module has the averages, to be evaluated or saved."""
-        return holding(list(self.numbers[0]), list(self.module.parameters()))
+        """Within it the module has the averages, where there are any yet, to be evaluated or saved."""
+        numbers = list(self.numbers[0])
+        return holding(numbers, list(self.module.parameters()) if self.n_averaged else numbers)

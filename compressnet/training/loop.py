@@ -101,6 +101,7 @@ class _Trainer:
                 step = now.epoch * run.steps + now.batch
                 if request.number or is_due(run.settings.save_every, step, began - self.saved):
                     self.save()
+                    began = time.monotonic()
                 if request.number:
                     raise Interrupted(request.number, f"{run.title}, {now.place()} of {run.steps}")
         self._end_epoch()

@@ -40,6 +40,15 @@ def test_the_average_is_that_of_its_formula() -> None:
     assert all(torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items())
 
 
+def test_before_the_first_step_there_is_no_average() -> None:
+    model = network()
+    average = MovingAverage(model, DECAY)
+    with torch.no_grad():
+        model[1].weight.mul_(3)  # type: ignore[operator, union-attr]
+    with average.applied():
+        assert (model[1].weight == 3).all()
+
+
 def test_neither_tables_nor_masks_are_averaged_or_stored() -> None:
     model = network()
     floats = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
