@@ -40,11 +40,20 @@ def with_weights(spec: ModelSpec, source: str | None, seed: int) -> nn.Module:
 
 def is_trained(spec: ModelSpec, source: str | None) -> bool:
     """Whether weights are of the model's number of classes, so that its dense form needs no training."""
-    if source is None:
-        return False
+    return source is not None and spec.num_classes == num_classes_of(spec, source)
+
+
+def num_classes_of(spec: ModelSpec, source: str) -> int:
+    """How many classes weights of a model tell apart."""
     if is_ours(source):
-        return spec.num_classes == ModelSpec.from_json(read_header(source).meta["model"]).num_classes
-    return spec.num_classes == weights.spec_for(spec.name, source, None, None).num_classes
+        return ModelSpec.from_json(read_header(source).meta["model"]).num_classes
+    return weights.spec_for(spec.name, source, None, None).num_classes
+
+
+def classes_of(source: str) -> tuple[str, ...] | None:
+    """The names of the classes that weights tell apart, where they are a file of ours that knows them."""
+    classes = read_header(source).meta.get("classes") if is_ours(source) else None
+    return tuple(classes) if classes else None
 
 
 def is_ours(path: str) -> bool:

@@ -20,7 +20,7 @@ FLOORS = [
     {"plan"},
     {"rewrite", "dense", "limits", "consistency", "data", "coding", "folding"},
     {"description"},
-    {"checkpoint", "calibration", "interchange"},
+    {"checkpoint", "calibration", "interchange", "transfer"},
     {"allocation"},
     {"pretrained", "sizing"},
     {"training"},

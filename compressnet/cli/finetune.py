@@ -10,6 +10,8 @@ EXAMPLES = (
     "compressnet finetune converted.safetensors -o tuned",
     "compressnet finetune converted.safetensors -o tuned --resume",
     "compressnet finetune converted.safetensors -o tuned --device cuda --set finetune.epochs=30",
+    "compressnet finetune model.safetensors -o birds --set model.num_classes=5 --set data.dataset=imagefolder "
+    "--set data.root=birds",
 )
 
 TENSORBOARD = "Write the history for TensorBoard, too; pip install 'compressnet[tensorboard]'."
@@ -28,7 +30,7 @@ def finetune(
     """Train a converted model until its accuracy is back.
 
     It carries its recipe in its file. The folder takes best.safetensors, metrics.jsonl and, for --resume, last.pt.
-    Ctrl-C saves the state and stops.
+    Ctrl-C saves the state and stops. For another task, --set model.num_classes makes the last layer anew.
     """
     from compressnet.cli.display import summaries, terminal
     from compressnet.cli.display.progress import progress

@@ -155,7 +155,8 @@ def calibration_images(plan: Plan) -> PartDataset | None:
     assert plan.spec is not None
     assert plan.preprocessing is not None
     try:
-        return open_images(plain, plan.preprocessing, "train", plan.spec.num_classes, "the recipe")
+        classes = plan.spec.num_classes if data.labelled and plan.recipe.finetune.labels else None
+        return open_images(plain, plan.preprocessing, "train", classes, "the recipe")
     except DataError as error:
         cure = "convert fits layers on training images; --set calibration=null projects weights by themselves"
         raise DataError(f"{error}\n  {cure}") from None

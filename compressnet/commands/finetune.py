@@ -9,15 +9,19 @@ import torch
 from compressnet.checkpoint import load
 from compressnet.container import read_header
 from compressnet.description import Description, describe
-from compressnet.errors import TrainingError
+from compressnet.errors import TrainingError, listing
 from compressnet.plan import resolve_preprocessing
-from compressnet.pretrained import is_trained, with_weights
+from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
 from compressnet.training import board
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
+from compressnet.transfer import renew_classifier_
+
+TRANSFERRED = ("model.num_classes", "model.weights")
+"""Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
 def finetune(
@@ -32,6 +36,8 @@ def finetune(
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
+
+    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -51,7 +57,11 @@ def finetune(
     on, best = find_device(device), Path(output) / "best.safetensors"
     check_start(best, resume, force)
     description = describe(file)
-    recipe = recipe_of(description, file, overrides)
+    recipe = recipe_of(description, file, overrides, TRANSFERRED)
+    model = load(file, form="compressed")
+    classes, spec = recipe.model.num_classes if recipe.model else None, description.spec
+    if classes and spec and classes != spec.num_classes:
+        description = renew_classifier_(model, description, classes, recipe.seed, progress)
     base = description.preprocessing
     described = dataclasses.replace(
         description,
@@ -60,7 +70,7 @@ def finetune(
         recipe=recipe.model_dump(mode="json", exclude_defaults=True),
     )
     return train_stage(
-        load(file, form="compressed"),
+        model,
         described,
         recipe,
         recipe.finetune,
@@ -80,12 +90,20 @@ def _teacher(description: Description, recipe: Recipe, device: torch.device) -> 
     settings, spec = recipe.finetune.distill, description.spec
     if settings is None or spec is None:
         return None
+    where = "finetune.distill"
+    cure = (
+        f"--set model.weights=PATH names one of {spec.num_classes} classes; "
+        "--set finetune.distill=null trains on the labels alone"
+    )
     source = recipe.model.weights if recipe.model else None
-    if not is_trained(spec, source):
-        raise TrainingError(
-            "there is no trained dense model to learn from: model.weights "
-            + ("is null" if source is None else "has another number of classes"),
-            "finetune.distill",
-            "--set finetune.distill=null trains on the labels alone",
-        )
+    if source is None:
+        raise TrainingError("there is no trained dense model to learn from: model.weights is null", where, cure)
+    taught = num_classes_of(spec, source)
+    if taught != spec.num_classes:
+        what = f"the dense model, of {source}, tells {taught} classes apart, the compressed one {spec.num_classes}"
+        raise TrainingError(what, where, cure)
+    names = classes_of(source)
+    if names and description.classes and names != description.classes:
+        what = f"the dense model, of {source}, tells {listing(names, 4)} apart, the compressed one "
+        raise TrainingError(f"{what}{listing(description.classes, 4)}", where, cure)
     return Teacher(with_weights(spec, source, recipe.seed), settings, device)

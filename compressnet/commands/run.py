@@ -15,16 +15,16 @@ from compressnet.commands.finetune import finetune
 from compressnet.commands.ledger import Ledger, digest_of
 from compressnet.description import Description
 from compressnet.digest import sha256
-from compressnet.errors import ResumeError
+from compressnet.errors import DataError, ResumeError
 from compressnet.output import check_folder
 from compressnet.plan import Plan, make_plan
 from compressnet.pretrained import dense_model, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.sizing import check_budget
-from compressnet.training.evaluation import Metrics
+from compressnet.training.evaluation import Divergence, Metrics, from_json
 from compressnet.training.interrupt import Interrupted
-from compressnet.training.parts import check_batch, find_device
+from compressnet.training.parts import check_batch, find_device, need_labels
 from compressnet.training.stage import check_start, train_stage
 
 _INDIFFERENT: dict[str, Any] = {"data": {"workers", "cache"}, "pretrain": {"save_every"}, "finetune": {"save_every"}}
@@ -48,7 +48,7 @@ class Finished:
     folder: Path
     skipped: tuple[str, ...]
     metrics: Mapping[str, Metrics]
-    val: Mapping[str, Metrics]
+    val: Mapping[str, Metrics | Divergence]
     nbytes: Mapping[str, int]
     account: Account
     dense_file_nbytes: int
@@ -91,6 +91,8 @@ def run(
     draft = read_recipe(recipe, overrides)
     plan = make_plan(draft)
     check_budget(draft, plan)
+    if plan.recipe.pretrain or (plan.recipe.finetune.epochs and plan.recipe.finetune.labels):
+        need_labels(plan.recipe, draft.source)
     folder = Path(output)
     check_folder(folder)
     return _Pipeline(plan, folder, device, progress).run()
@@ -103,7 +105,7 @@ class _Pipeline:
         self.ledger = Ledger(folder)
         self.asked = plan.recipe.model_dump(mode="json", exclude=_INDIFFERENT)
         self.metrics: dict[str, Metrics] = {}
-        self.val: dict[str, Metrics] = {}
+        self.val: dict[str, Metrics | Divergence] = {}
 
     def run(self) -> Finished:
         dense_nbytes = self._dense()
@@ -186,9 +188,10 @@ class _Pipeline:
             ).to_json()
 
         trained = self.ledger.stage("finetune", asked, path, lambda: _resuming(path.parent, go))
-        self.val["converted"] = Metrics(**trained["before"])
-        self.val["finetuned"] = Metrics(**trained["best"])
-        self.metrics["finetuned"] = Metrics(**trained["test"])
+        self.val["converted"] = from_json(trained["before"])
+        self.val["finetuned"] = from_json(trained["best"])
+        if "test" in trained:
+            self.metrics["finetuned"] = Metrics(**trained["test"])
         return path
 
     def _export(self, last: Path) -> Account:
@@ -220,7 +223,13 @@ class _Pipeline:
         return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:
-        self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
+        """Evaluate on the test part; what needs no labels may have none that are the model's."""
+        try:
+            self.metrics[name] = Metrics(**self.ledger.stage(f"test {name}", asked, None, lambda: make().to_json()))
+        except DataError as error:
+            if self.recipe.finetune.labels and self.recipe.data and self.recipe.data.labelled:
+                raise
+            self.progress.note(f"{name}: nothing to test on: {error}")
 
 
 def _resuming(folder: Path, go: Callable[[bool], dict[str, Any]]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from compressnet.data.downloading import download_once
-from compressnet.data.folders import open_folder, open_imagenet
+from compressnet.data.folders import open_folder, open_imagenet, open_unlabelled
 from compressnet.data.sources import Arrays, Images, Part, Source
 from compressnet.errors import DataError, did_you_mean
 from compressnet.maths.hashing import Purpose, hash_words, permutation
@@ -46,7 +46,7 @@ class PartDataset(Dataset[tuple[Tensor, int]]):
     """One part of a data set, transformed: ``[index]`` gives a float32 image and the index of its class.
 
     Attributes:
-        classes: names of the classes.
+        classes: names of the classes; none where the images have no labels.
     """
 
     def __init__(self, images: Images, indices: Sequence[int], classes: Sequence[str], transform: Transform) -> None:
@@ -107,7 +107,10 @@ def check_classes(dataset: PartDataset, num_classes: int) -> None:
     """
     found = len(dataset.classes)
     if found > num_classes:
-        cure = f"set model.num_classes: {found}, or choose the model's own data"
+        cure = (
+            f"set model.num_classes: {found} (of a file, `finetune FILE --set model.num_classes={found}` makes the "
+            "last layer anew), or choose the model's own data"
+        )
         raise DataError(f"the data has {found} classes, the model {num_classes}", "data", cure)
 
 
@@ -175,6 +178,10 @@ def _imagefolder(data: DataSection, part: Part) -> Source:
     return open_folder(_root(data, "the folder that holds the class folders"), part)
 
 
+def _images(data: DataSection, part: Part) -> Source:
+    return open_unlabelled(_root(data, "the folder that holds the images"), part)
+
+
 def _fake(data: DataSection, part: Part) -> Source:
     """Noise, 32×32 in colour, of ``num_classes`` classes (10) and ``samples`` images a part (64)."""
     classes = getattr(data, "num_classes", None) or 10
@@ -197,5 +204,6 @@ DATASETS: Mapping[str, Callable[[DataSection, Part], Source]] = {
     "svhn": _svhn,
     "imagenet": _imagenet,
     "imagefolder": _imagefolder,
+    "images": _images,
     "fake": _fake,
 }

@@ -1,4 +1,6 @@
-"""Images in class folders: ``imagefolder`` and ``imagenet``.
+"""Images in folders: ``imagefolder`` and ``imagenet``, where these are classes, and ``images``, which have no labels.
+
+Of class folders:
 
 | in the root | test | train | val |
 |---|---|---|---|
@@ -8,6 +10,9 @@
 | class folders directly | the whole | the whole, cut | cut out of the whole |
 
 In the last row test overlaps the other two: it is there to evaluate on, not to measure generalisation.
+
+Of images without labels, at any depth, ``val/`` and ``test/`` are these parts; train is ``train/``, or, where there is
+none, what lies in neither of them. Where there is no ``val/``, val is cut out of train.
 """
 
 import os
@@ -18,7 +23,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from compressnet.data.sources import Part, Source
+from compressnet.data.sources import NO_LABEL, Part, Source
 from compressnet.errors import DataError, listing
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -26,6 +31,9 @@ _PARTS = ("train", "val", "test")
 _LAYOUT = (
     "the layout is ROOT/train/<class>/*.jpg and ROOT/test/<class>/*.jpg (or val), "
     "or ROOT/<class>/*.jpg to evaluate only"
+)
+_UNLABELLED_LAYOUT = (
+    "it takes ROOT with images at any depth, or ROOT/train and, where there are such parts, val and test"
 )
 
 
@@ -115,12 +123,34 @@ def open_imagenet(root: Path, part: Part) -> Source:
     return Source(source.images, preset(None, "ResNet50_Weights.IMAGENET1K_V1").meta["categories"], source.shared)
 
 
-def _check_root(root: Path) -> None:
+def open_unlabelled(root: Path, part: Part) -> Source:
+    """A part of a root of images without labels.
+
+    Raises:
+        DataError: the root is missing or empty, or has no such part.
+    """
+    _check_root(root, _UNLABELLED_LAYOUT)
+    here = [name for name in _PARTS if (root / name).is_dir()]
+    if part == "test" and part not in here:
+        raise DataError("has no folder test", str(root), "what is cut out of train is to choose by, not to report on")
+    folder = root / part if part in here else root / "train" if "train" in here else root
+    elsewhere = tuple(os.path.join(root, name, "") for name in here) if folder == root else ()
+    samples = [
+        (path, NO_LABEL)
+        for path in (os.path.join(parent, name) for parent, name in _images(folder))
+        if not path.startswith(elsewhere)
+    ]
+    if not samples:
+        raise DataError(f"has no images ({', '.join(_EXTENSIONS)})", str(folder), _UNLABELLED_LAYOUT)
+    return Source(Files(samples), (), shared=part != "test" and "val" not in here)
+
+
+def _check_root(root: Path, layout: str = _LAYOUT) -> None:
     if not root.is_dir():
         what = "is a file, not a folder of images" if root.exists() else "there is no such folder"
-        raise DataError(what, str(root), f"data.root is relative to where compressnet is started; {_LAYOUT}")
+        raise DataError(what, str(root), f"data.root is relative to where compressnet is started; {layout}")
     if not any(root.iterdir()):
-        raise DataError("the folder is empty", str(root), _LAYOUT)
+        raise DataError("the folder is empty", str(root), layout)
 
 
 def _check_train(root: Path, here: Sequence[str], part: Part) -> None:

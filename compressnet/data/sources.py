@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Part = Literal["train", "val", "test"]
+NO_LABEL = -1
+"""The class of an image of which it is not known."""
 
 
 class Images(Protocol):
@@ -25,7 +27,7 @@ class Source:
 
     Attributes:
         images: each with the index of its class.
-        classes: their names.
+        classes: their names; none where the images have no labels.
         shared: whether these are train's and val's together, still to be cut.
     """
 

@@ -15,6 +15,7 @@ from compressnet.plan.blocks import PlannedBlock, in_order, plan_blocks
 from compressnet.plan.budget import config_for
 from compressnet.plan.layers import CHOSEN, FITTED, REPLACED, UNMATCHED, PlannedLayer, candidates, check_scales
 from compressnet.plan.resolve import resolve_model
+from compressnet.plan.taught import check_taught
 from compressnet.recipe import Draft, MatchSpec, Recipe, Rule
 from compressnet.recipe.rules import RULES, BudgetRule
 from compressnet.recipe.schema import ROOTLESS
@@ -75,6 +76,7 @@ def make_plan(draft: Draft) -> Plan:
         draft.mistake(("data", key), f"{spec.name} cannot take images of {shape.crop}×{shape.crop}")
         raise _failed(draft) from None
     blocks, found = plan_blocks(draft, model, candidates(model, macs))
+    check_taught(draft, model)
     layers = plan_layers(draft, found)
     run, idle = _count(model, macs, layers)
     return Plan(draft.checked(), layers, spec, shape, run, idle, classes, blocks)

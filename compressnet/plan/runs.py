@@ -34,8 +34,8 @@ class Run:
     dense_numel: int
 
 
-def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The modules that patterns name: globs mean modules without children.
+def matching(model: nn.Module, patterns: Sequence[str], *, leaves: bool = True) -> list[str]:
+    """The modules that patterns name: globs mean modules without children, or with ``leaves=False`` any.
 
     Raises:
         PlanError: a pattern matches none.
@@ -43,12 +43,12 @@ def matching(model: nn.Module, patterns: Sequence[str]) -> list[str]:
     if not patterns:
         raise PlanError("it names no layer")
     modules = dict(model.named_modules(remove_duplicate=False))
-    leaves = [name for name, module in modules.items() if name and not any(module.children())]
+    names = [name for name, module in modules.items() if name and not (leaves and any(module.children()))]
     found = []
     for pattern in patterns:
-        matched = [pattern] if pattern in modules else [name for name in leaves if fnmatchcase(name, pattern)]
+        matched = [pattern] if pattern in modules else [name for name in names if fnmatchcase(name, pattern)]
         if not matched:
-            near = did_you_mean(pattern, leaves).replace("there are", "it has")
+            near = did_you_mean(pattern, names).replace("there are", "it has")
             raise PlanError(f"'{pattern}' matches no layer; {near}")
         found += matched
     return list(dict.fromkeys(found))

@@ -10,13 +10,22 @@ from compressnet.nbytes import parse_nbytes
 from compressnet.recipe.frequency import Frequency
 from compressnet.recipe.rules import AnyRule, BlockRule, Rule
 
-DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake")
+DATASETS = (
+    "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "images", "fake",
+)  # fmt: skip
 ROOTLESS = ("digits", "fake")
 """The data sets that are not read from a folder."""
 
 
 def _nbytes(given: Any) -> Any:
     return parse_nbytes(given) if isinstance(given, str) else given
+
+
+def _listed(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+Globs = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class ModelSection(Keys):
@@ -77,6 +86,11 @@ class DataSection(Keys):
     num_classes: int = Field(default=10, ge=1)
     samples: int = Field(default=64, ge=1)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether its images have labels."""
+        return self.dataset != "images"
+
 
 class CalibrationSection(Keys):
     """Images whose activations ``convert`` fits layers to.
@@ -135,11 +149,19 @@ class DistillSection(Keys):
 
     Args:
         temperature: that both models' logits are divided by.
-        weight: of the dense model's word against the labels'.
+        weight: of the dense model's word against the labels'; without labels it counts as 1.
+        features: layers whose outputs are taught, by their names in the dense model, or globs of these.
+        feature_weight: of the error of these outputs.
+        attention: layers whose attention maps are taught, likewise.
+        attention_weight: of the distance of these maps, β of the paper.
     """
 
     temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     weight: float = Field(default=0.5, ge=0, le=1)
+    features: Globs = ()
+    feature_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    attention: Globs = ()
+    attention_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
 
 class QuantiseSection(Keys):
@@ -159,12 +181,20 @@ class FinetuneSection(TrainSection):
     """How to train the compressed model.
 
     Args:
+        labels: learn from the images' labels; without them from the dense model alone.
         distill: learn from the dense model too, or null.
         quantise: train through the quantisers of the export section, or null.
     """
 
+    labels: bool = True
     distill: DistillSection | None = None
     quantise: QuantiseSection | None = None
+
+    @model_validator(mode="after")
+    def _something_is_learned_from(self) -> "FinetuneSection":
+        if not self.labels and self.distill is None:
+            raise ValueError("without labels there is only the dense model to learn from; add distill: {}")
+        return self
 
 
 class ExportSection(Keys):

@@ -186,10 +186,7 @@ def _note(draft: Draft, item: dict[str, Any]) -> None:
     if len(location) > 2 and location[0] == "layers" and location[2] in TAGS:
         section: type[BaseModel] = TAGS[location.pop(2)]
     else:
-        annotation = (
-            Recipe.model_fields[location[0]].annotation if location and location[0] in Recipe.model_fields else None
-        )
-        section = next((c for c in _classes(annotation) if len(location) > 1), Recipe)
+        section = _section(location)
     if location[:1] == ["layers"] and len(location) > 3 and location[2] in MAPPINGS:
         takes_keys = not (location[2] == "match" and issubclass(section, BlockRule))
         given = draft.raw["layers"][location[1]][location[2]]
@@ -205,6 +202,15 @@ def _note(draft: Draft, item: dict[str, Any]) -> None:
     what = _words(item, key, section)
     if not any(m.key == key for m in draft.mistakes):
         draft.mistake(key, what)
+
+
+def _section(location: Sequence[str | int]) -> type[BaseModel]:
+    """The section of a recipe that a key stands in."""
+    section: type[BaseModel] = Recipe
+    for name in location[:-1]:
+        field = section.model_fields.get(str(name))
+        section = next(iter(_classes(field.annotation if field else None)), section)
+    return section
 
 
 def _classes(annotation: Any) -> list[type[BaseModel]]:

@@ -1,6 +1,8 @@
-"""Accuracy and loss of a model on a part of a data set."""
+"""How a model does on a part of a data set, by its labels or by what the dense model says."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +32,54 @@ class Metrics:
     def to_json(self) -> dict[str, float | int]:
         """As written to files and printed by ``--json``."""
         return asdict(self)
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """What is compared to find the best epoch: the accuracy, of equal ones the loss; the larger, the better."""
+        return self.top1, -self.loss
+
+    @property
+    def lost(self) -> float:
+        """What training lowers, in nats an image."""
+        return self.loss
+
+    def __str__(self) -> str:
+        return f"{self.top1:.2f} %"
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far a model is from the dense one on a number of images, whose labels nobody looks at.
+
+    Args:
+        count: images.
+        divergence: KL(dense ‖ model), a mean over images, in nats.
+    """
+
+    count: int
+    divergence: float
+
+    def to_json(self) -> dict[str, float | int]:
+        """As written to files and printed by ``--json``."""
+        return asdict(self)
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """The larger, the better."""
+        return (-self.divergence,)
+
+    @property
+    def lost(self) -> float:
+        """What training lowers, in nats an image."""
+        return self.divergence
+
+    def __str__(self) -> str:
+        return f"divergence {self.divergence:.4f}"
+
+
+def from_json(figures: Mapping[str, Any]) -> Metrics | Divergence:
+    """The inverse of both ``to_json``."""
+    return Divergence(**figures) if "divergence" in figures else Metrics(**figures)
 
 
 @torch.no_grad()

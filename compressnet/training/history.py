@@ -24,16 +24,20 @@ def write_history(folder: Path, before: Mapping[str, Any] | None, epochs: Sequen
         temporary.write_text("".join(f"{line}\n" for line in lines))
 
 
-def in_words(record: Mapping[str, Any]) -> str:
+def in_words(record: Mapping[str, Any], val: object) -> str:
     """An epoch in a line.
 
-    >>> in_words({"epoch": 3, "loss": 0.25, "top1": 91, "val": {"top1": 88.5}, "skipped": 2, "entropy_nbytes": 5000.4})
+    Args:
+        record: its line of the history.
+        val: how it does on the val part, in words.
+
+    >>> in_words({"epoch": 3, "loss": 0.25, "top1": 91, "skipped": 2, "entropy_nbytes": 5000.4}, "88.50 %")
     'epoch 3: loss 0.2500, train 91.00 %, val 88.50 %, symbols of 5,000 bytes, 2 steps skipped, as not finite'
     """
-    val, parts = record["val"], [f"loss {record['loss']:.4f}"]
+    parts = [f"loss {record['loss']:.4f}"]
     if "top1" in record:
         parts.append(f"train {record['top1']:.2f} %")
-    parts.append(f"val {val['top1']:.2f} %")
+    parts.append(f"val {val}")
     if "entropy_nbytes" in record:
         parts.append(f"symbols of {record['entropy_nbytes']:,.0f} bytes")
     if record["skipped"]:

@@ -3,12 +3,11 @@
 import math
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
@@ -20,16 +19,15 @@ from compressnet.progress import SILENT, Progress
 from compressnet.recipe.frequency import is_due
 from compressnet.training.averaging import MovingAverage
 from compressnet.training.descent import Descent
-from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.finite import LIMIT, check_finite
 from compressnet.training.history import in_words, write_history
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
+from compressnet.training.objective import Objective
 from compressnet.training.quantised import QuantisedParameters
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate
 from compressnet.training.state import load_state, save_state
-
-AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
 
 
 def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progress = SILENT) -> Standing:
@@ -45,7 +43,7 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
     torch.manual_seed(run.seed)
     model.to(run.device)
     trainer = _Trainer(model, run, progress)
-    with stop_request() as request:
+    with stop_request() as request, closing(trainer.objective):
         trainer.start(resume)
         while trainer.now.epoch < run.settings.epochs:
             trainer.epoch(request)
@@ -62,6 +60,7 @@ class _Trainer:
         scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
         self.descent = Descent(model, run.settings, run.layers, scaler)
         self.quantised: QuantisedParameters | None = None
+        self.objective = Objective(model, run)
         self.averages: list[MovingAverage] = []
         self._average(model)
         self.saved = time.monotonic()
@@ -128,14 +127,15 @@ class _Trainer:
             self._begin_to_quantise()
         self.descent.begin(learning_rate(run.settings, step, run.steps))
         with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
-            loss, logits = self._loss(images, labels, indices)
+            outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
+            loss, logits = self.objective(outputs, images, labels, indices, self.quantised)
         value = loss.item()
         if not self.descent.step(loss, value):
             self._skip()
             return
         for average in self.averages:
             average.update()
-        now.count(value, logits, labels)
+        now.count(value, logits, labels if run.labels else None)
 
     def _skip(self) -> None:
         self.now.skipped += 1
@@ -143,18 +143,6 @@ class _Trainer:
         if self.now.skipped_in_a_row == LIMIT:
             what = f"the loss or its gradient is not finite in {LIMIT} steps in a row, the last of them"
             raise TrainingError(f"{what} {self.now.place(1)}", cure=self._cure())
-
-    def _loss(self, images: Tensor, labels: Tensor, indices: list[int]) -> tuple[Tensor, Tensor]:
-        outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
-        heads = list(outputs) if isinstance(outputs, tuple) else [outputs]
-        smoothing = self.run.settings.label_smoothing
-        losses = [F.cross_entropy(logits, labels, label_smoothing=smoothing) for logits in heads if logits is not None]
-        loss = losses[0] + AUXILIARY_WEIGHT * sum(losses[1:])
-        if self.run.teacher is not None:
-            loss = self.run.teacher.loss(loss, heads[0], self.run.teacher.logits(images, indices))
-        if self.quantised is not None and self.run.rate:
-            loss = loss + self.run.rate * self.quantised.nats() / len(self.run.train)
-        return loss, heads[0]
 
     def _begin_to_quantise(self) -> None:
         """From here on only epochs whose numbers are quantised can be the best."""
@@ -174,16 +162,11 @@ class _Trainer:
         if self.run.settings.ema is not None:
             self.averages.append(MovingAverage(module, self.run.settings.ema))
 
-    def _evaluate(self) -> Metrics:
-        loader = make_loader(self.run.val, self.run.batch_size, self.run.workers, device=self.run.device)
-        return evaluate(
-            self.model,
-            loader,
-            self.run.device,
-            amp=self.amp,
-            progress=self.progress,
-            title=f"{self.run.title}: choosing",
-        )
+    def _evaluate(self) -> Metrics | Divergence:
+        run, title = self.run, f"{self.run.title}: choosing"
+        loader = make_loader(run.val, run.batch_size, run.workers, device=run.device)
+        measure = evaluate if run.labels or run.teacher is None else run.teacher.judge
+        return measure(self.model, loader, run.device, amp=self.amp, progress=self.progress, title=title)
 
     def _end_epoch(self) -> None:
         now = self.now
@@ -214,7 +197,7 @@ class _Trainer:
         self.save()
         write_history(self.run.folder, now.before, now.history)
         self.run.on_epoch(record)
-        self.progress.note(f"{self.run.title}, {in_words(record)}")
+        self.progress.note(f"{self.run.title}, {in_words(record, val)}")
 
     def _cure(self) -> str:
         return f"lower {self.run.title}.lr, or set {self.run.title}.clip_norm; the last good files are kept"

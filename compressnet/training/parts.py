@@ -1,6 +1,6 @@
 """The images a command works on: a part of the recipe's data, prepared for a model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,10 +10,10 @@ from compressnet.data.sources import Part
 from compressnet.description import Description
 from compressnet.errors import DataError, DeviceError, RecipeError, listing
 from compressnet.maths.hashing import Purpose, permutation
-from compressnet.plan import resolve_preprocessing
+from compressnet.plan import check_taught, resolve_preprocessing
 from compressnet.recipe import DataSection, Recipe, read_recipe
 from compressnet.recipe.schema import CalibrationSection
-from compressnet.zoo.models import MAX_CLASSES
+from compressnet.zoo.models import skeleton
 from compressnet.zoo.preprocessing import Preprocessing
 
 
@@ -29,20 +29,48 @@ def need_data(recipe: Recipe, where: str) -> DataSection:
     return recipe.data
 
 
-def recipe_of(description: Description, file: str | Path, overrides: Iterable[str]) -> Recipe:
+def need_labels(recipe: Recipe, where: str) -> DataSection:
+    """The recipe's data section, of images that have labels.
+
+    Raises:
+        DataError: it has none.
+    """
+    data = need_data(recipe, where)
+    if not data.labelled:
+        cure = "give class folders, data.dataset: imagefolder; finetune learns without by finetune.labels: false"
+        raise DataError(f"the images of data set '{data.dataset}' have no labels", str(data.root), cure)
+    return data
+
+
+def recipe_of(
+    description: Description, file: str | Path, overrides: Iterable[str], free: Collection[str] = ()
+) -> Recipe:
     """The recipe a file carries, with overrides of what is not fixed by the file.
+
+    Args:
+        description: of the file.
+        file: for errors.
+        overrides: ``key.path=value`` each.
+        free: keys of the model that a command can change; a recipe that names no model then has the file's.
 
     Raises:
         RecipeError: an override is wrong, or is of what only ``convert`` and what comes before it use.
     """
-    overrides = list(overrides)
+    overrides, raw = list(overrides), dict(description.recipe)
     for override in overrides:
-        if override.split("=")[0].split(".")[0] in ("model", "layers", "calibration", "pretrain"):
-            raise RecipeError(
-                f"--set '{override}': {file} is converted already", cure="convert the recipe again with it"
-            )
-    draft = read_recipe(description.recipe, overrides)
+        key = override.partition("=")[0]
+        section = key.partition(".")[0]
+        if key in free and description.spec:
+            raw = {"model": {"name": description.spec.name}} | raw | {"pretrain": None}
+        elif section in ("model", "layers", "calibration", "pretrain"):
+            cure = "convert the recipe again with it"
+            if section == "model":
+                cure += "; finetune takes model.num_classes and model.weights"
+            raise RecipeError(f"--set '{override}': {file} is converted already", cure=cure)
+    draft = read_recipe(raw, overrides)
     draft.source = f"the recipe in {file}"
+    if description.spec and draft.recipe and draft.recipe.finetune.distill:
+        check_taught(draft, skeleton(description.spec))
     return draft.checked()
 
 
@@ -50,7 +78,7 @@ def open_images(
     recipe: Recipe,
     base: Preprocessing,
     part: Part,
-    num_classes: int,
+    num_classes: int | None,
     where: str,
     classes: Sequence[str] | None = None,
 ) -> PartDataset:
@@ -60,24 +88,27 @@ def open_images(
         recipe: names the data.
         base: the model's own preprocessing.
         part: train, val or test.
-        num_classes: of the model.
+        num_classes: of the model; None where labels are not looked at: there may be none, or of other classes.
         where: of the recipe, for errors.
         classes: of the model, where their names are known; the data's labels must be theirs.
 
     Raises:
-        DataError: the data is missing, empty, or its classes are not the model's.
+        DataError: the data is missing or empty, or its classes are not the model's.
     """
-    data = need_data(recipe, where)
+    data = need_data(recipe, where) if num_classes is None else need_labels(recipe, where)
     preprocessing = resolve_preprocessing(base, data, base.channels)
     single = "none" if part != "train" or data.augment == "affine" else data.augment
     transform = preprocessing.transform(single, data.magnitude)
     dataset = open_part(data, part, transform, recipe.seed)
+    if num_classes is None:
+        return dataset
     check_classes(dataset, num_classes)
     if classes and len(dataset.classes) < num_classes and dataset.classes != list(classes[: len(dataset.classes)]):
         raise DataError(
             f"has {len(dataset.classes)} classes, the model {num_classes}; its labels would not be the model's",
             str(data.root or data.dataset),
-            f"it needs a folder for every class: {listing(classes, 6)}",
+            f"it needs a folder for every class: {listing(classes, 6)}; "
+            f"or `finetune FILE --set model.num_classes={len(dataset.classes)}` makes the last layer anew",
         )
     return dataset
 
@@ -123,8 +154,8 @@ def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[to
     plain = recipe.model_copy(update={"data": recipe.data.model_copy(update={"augment": "none"})})
     wanted = (recipe.calibration or CalibrationSection()).images
     try:
-        train = open_images(plain, base, "train", MAX_CLASSES, where)
-        val = open_images(plain, base, "val", MAX_CLASSES, where)
+        train = open_images(plain, base, "train", None, where)
+        val = open_images(plain, base, "val", None, where)
         return sample_images(train, wanted, recipe.seed), sample_images(val, max(1, wanted // 3), recipe.seed)
     except DataError as error:
         cure = "steps are chosen by images; --set data=null chooses without, and worse"

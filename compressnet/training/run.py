@@ -13,7 +13,7 @@ from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import QuantiseSection, TrainSection
 from compressnet.training.distillation import Teacher
-from compressnet.training.evaluation import Metrics
+from compressnet.training.evaluation import Divergence, Metrics
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Run:
         augment: changes a batch of images, or None.
         mix: mixes the images of a batch, and gives the shares of the classes in the place of their labels; or None.
         quantising: how to train through quantisers, or None.
+        labels: whether those of the images are learned from; without them a teacher is needed.
         on_epoch: told each line of ``metrics.jsonl`` as it comes.
     """
 
@@ -58,7 +59,7 @@ class Run:
     train: PartDataset
     val: PartDataset
     folder: Path
-    save_best: Callable[[nn.Module, Metrics, Mapping[str, Quantiser]], None]
+    save_best: Callable[[nn.Module, Metrics | Divergence, Mapping[str, Quantiser]], None]
     device: torch.device
     batch_size: int = 64
     workers: int = 0
@@ -70,6 +71,7 @@ class Run:
     augment: Callable[[Tensor], Tensor] | None = None
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     quantising: Quantising | None = None
+    labels: bool = True
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda record: None
 
     @property
@@ -87,17 +89,18 @@ class Run:
         total = self.settings.epochs * self.steps
         return self.quantising is not None and step >= int(self.quantising.settings.start * total)
 
-    def score(self, val: Metrics, nats: float) -> tuple[float, ...]:
+    def score(self, val: Metrics | Divergence, nats: float) -> tuple[float, ...]:
         """What makes an epoch the best; the larger, the better.
 
-        By its accuracy, of equal ones by its loss. Where the size of the file costs something, an early epoch would win
-        with a large file: there it is the loss on val with what its symbols cost, which is what training lowers.
+        By its accuracy, of equal ones by its loss; without labels by its divergence. Where the size of the file costs
+        something, an early epoch would win with a large file: there it is the loss on val with what its symbols cost,
+        which is what training lowers.
 
         Args:
             val: how the epoch does on the val part.
             nats: the entropy of its symbols.
         """
-        return (-(val.loss + self.rate * nats / len(self.train)),) if self.rate else (val.top1, -val.loss)
+        return (-(val.lost + self.rate * nats / len(self.train)),) if self.rate else val.rank
 
 
 @dataclass
@@ -128,38 +131,37 @@ class Standing:
     quantisers: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
-    right: int = 0
+    right: int | None = None
     seen: int = 0
     seconds: float = 0.0
     skipped: int = 0
     skipped_in_a_row: int = 0
 
-    def count(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+    def count(self, loss: float, logits: Tensor, labels: Tensor | None) -> None:
         """Take in a step.
 
         Args:
             loss: its mean.
             logits: shape (N, classes).
-            labels: classes, shape (N,); or, of mixed images, shares of the classes, shape (N, classes).
+            labels: classes, shape (N,); of mixed images, shares of the classes, shape (N, classes); or None.
         """
-        classes = labels if labels.dim() == 1 else labels.argmax(1)
-        self.loss_sum += loss * len(labels)
-        self.right += int((logits.argmax(1) == classes).sum())
-        self.seen += len(labels)
+        self.loss_sum += loss * len(logits)
+        self.seen += len(logits)
         self.skipped_in_a_row = 0
+        if labels is not None:
+            classes = labels if labels.dim() == 1 else labels.argmax(1)
+            self.right = (self.right or 0) + int((logits.argmax(1) == classes).sum())
 
     def figures(self) -> dict[str, Any]:
         """Of the epoch under way."""
-        return {
-            "loss": self.loss_sum / max(1, self.seen),
-            "top1": 100 * self.right / max(1, self.seen),
-            "images_per_s": self.seen / max(1e-9, self.seconds),
-        }
+        seen = max(1, self.seen)
+        accuracy = {} if self.right is None else {"top1": 100 * self.right / seen}
+        return {"loss": self.loss_sum / seen, **accuracy, "images_per_s": self.seen / max(1e-9, self.seconds)}
 
     def begin_epoch(self) -> None:
         """After one is done."""
         self.epoch, self.batch = self.epoch + 1, 0
-        self.loss_sum, self.right, self.seen, self.seconds, self.skipped = 0.0, 0, 0, 0.0, 0
+        self.loss_sum, self.right, self.seen, self.seconds, self.skipped = 0.0, None, 0, 0.0, 0
 
     def place(self, ahead: int = 0) -> str:
         """How far it is, or will be some steps ahead, for messages."""

@@ -23,14 +23,14 @@ from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
 from compressnet.data.mixing import Mixing
 from compressnet.description import Description
-from compressnet.errors import FileError, TrainingError
+from compressnet.errors import DataError, FileError, TrainingError
 from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
 from compressnet.training.board import Board
 from compressnet.training.distillation import Teacher
-from compressnet.training.evaluation import Metrics, evaluate
+from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
 from compressnet.training.parts import check_batch, need_data, open_images
 from compressnet.training.run import Quantising, Run
@@ -48,16 +48,17 @@ class Trained:
         best_epoch: by the val part; 0 is the model as it came.
         before: on the val part, as it came.
         best: on the val part, at the best epoch.
-        test: on the test part, evaluated once, with the best epoch's weights.
+        test: on the test part, evaluated once, with the best epoch's weights; None where it was trained without labels
+            and the test part has none that are the model's.
         images: how many there are to train on, to choose by and to test on.
     """
 
     path: Path
     epochs: int
     best_epoch: int
-    before: Metrics
-    best: Metrics
-    test: Metrics
+    before: Metrics | Divergence
+    best: Metrics | Divergence
+    test: Metrics | None
     images: dict[str, int]
 
     @property
@@ -67,7 +68,8 @@ class Trained:
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
-        return dataclasses.asdict(self) | {"path": str(self.path)}
+        figures = dataclasses.asdict(self) | {"path": str(self.path)}
+        return {key: value for key, value in figures.items() if value is not None}
 
 
 def check_start(path: Path, resume: bool, force: bool) -> None:
@@ -128,33 +130,46 @@ def train_stage(
     if spec is None or base is None:
         raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
     data = need_data(recipe, where)
+    labels = not isinstance(settings, FinetuneSection) or settings.labels
+    count = spec.num_classes if labels else None
     parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, spec.num_classes, where, description.classes)
-        for part in ("train", "val", "test")
+        part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
     }
     if settings.epochs:
         check_batch(data, len(parts["train"]))
-    classes = _class_names(description.classes, tuple(parts["train"].classes), spec.num_classes)
+    try:
+        parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
+    except DataError as error:
+        if labels:
+            raise
+        progress.note(f"nothing to test on: {error}")
+    of_data = tuple(parts["train"].classes) if labels else ()
+    classes = _class_names(description.classes, of_data, spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
 
+    if teacher is not None:
+        teacher.check(model.to(device), parts["val"][0][0][None].to(device))
     for part, augment in (("train", data.augment), ("val", "none")):
         if data.cache and augment in ("none", "affine") and memory.fits(parts[part]):
             loader = make_loader(parts[part], data.batch_size, data.workers, device="cpu")
             parts[part] = memory.keep(loader, parts[part], progress)
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
-    def save_best(best: nn.Module, metrics: Metrics, quantisers: Mapping[str, Quantiser]) -> None:
+    def save_best(best: nn.Module, metrics: Metrics | Divergence, quantisers: Mapping[str, Quantiser]) -> None:
         results = dict(description.results) | {"val": metrics.to_json()}
         grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
     title = "pretrain" if description.stage == "dense" else "finetune"
-    fingerprint = {
+    fingerprint: dict[str, Any] = {
         "origin": origin,
         title: settings.model_dump(mode="json", exclude={"save_every"}),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "model": {"num_classes": spec.num_classes},
     }
+    if teacher is not None and recipe.model is not None:
+        fingerprint["model"]["weights"] = recipe.model.weights
     layers: list[PlannedLayer | PlannedBlock] = [*description.layers, *description.blocks]
     quantising = None
     if isinstance(settings, FinetuneSection) and settings.quantise:
@@ -178,15 +193,17 @@ def train_stage(
         augment=random_affine if data.augment == "affine" else None,
         mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
+        labels=labels,
         **({"on_epoch": board} if tensorboard else {}),
     )
     if teacher is not None and data.augment == "none" and run.mix is None:
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
     with closing(board):
         standing = train(model, run, resume=resume, progress=progress)
-    best = load(path)
-    loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
-    test = evaluate(best.to(device), loader, device, progress=progress, title="testing")
+    test = None
+    if "test" in parts:
+        loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+        test = evaluate(load(path).to(device), loader, device, progress=progress, title="testing")
     assert standing.before is not None
     assert standing.best is not None
     chosen = {key: value for key, value in standing.best.items() if key != "epoch"}
@@ -194,8 +211,8 @@ def train_stage(
         path,
         standing.epoch,
         int(standing.best["epoch"]),
-        Metrics(**standing.before),
-        Metrics(**chosen),
+        from_json(standing.before),
+        from_json(chosen),
         test,
         {part: len(dataset) for part, dataset in parts.items()},
     )

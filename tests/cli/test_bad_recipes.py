@@ -26,6 +26,14 @@ def refused(*arguments: object) -> str:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        (
+            MODEL + "finetune: {labels: false}\n",
+            "line 2  finetune: without labels there is only the dense model to learn from",
+        ),
+        (
+            MODEL + "finetune:\n  distill: {attention: [conv1, conv22]}\n",
+            "line 3  finetune.distill.attention: 'conv22' matches no layer; did you mean 'conv2'?",
+        ),
         (MODEL + "finetune: {epoch: 3}\n", "line 2  finetune.epoch: unknown key; did you mean 'epochs'?"),
         (
             MODEL + "layers:\n  - {match: conv1, method: freshent, ratio: 2}\n",

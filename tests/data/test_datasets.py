@@ -33,9 +33,10 @@ def images(part) -> set[bytes]:
     return {part[i][0].numpy().tobytes() for i in range(len(part))}
 
 
-def test_there_are_nine_data_sets():
+def test_there_are_ten_data_sets():
     assert list(DATASETS) == [
-        "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "fake",
+        "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "imagenet", "imagefolder", "images",
+        "fake",
     ]  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 import pytest
 from PIL import Image
 
-from compressnet.data.folders import open_folder, open_imagenet
+from compressnet.data.folders import open_folder, open_imagenet, open_unlabelled
+from compressnet.data.sources import NO_LABEL
 from compressnet.errors import DataError
 
 
@@ -173,3 +174,49 @@ def test_imagenet_without_a_folder_is_refused_with_the_layout(tmp_path, part, fo
     (tmp_path / "other").mkdir()
     with pytest.raises(DataError, match=f"has no folder {folder}\n  the layout is ROOT/train/<wnid>"):
         open_imagenet(tmp_path, part)
+
+
+@pytest.mark.parametrize(
+    ("there", "part", "folders", "shared"),
+    [
+        (("train", "val", "test"), "train", ("train",), False),
+        (("train", "val", "test"), "val", ("val",), False),
+        (("train", "val", "test"), "test", ("test",), False),
+        (("train", "test", "more"), "train", ("train",), True),
+        (("train", "test"), "val", ("train",), True),
+        (("test", "2023", "2024"), "train", ("2023", "2024"), True),
+        (("val", "2023", "2024"), "train", ("2023", "2024"), False),
+        (("2023", "2024"), "val", ("2023", "2024"), True),
+    ],
+)
+def test_each_part_of_images_without_labels_comes_from_its_folders(tmp_path, there, part, folders, shared):
+    for name in there:
+        add(tmp_path / name)
+    source = open_unlabelled(tmp_path, part)
+    assert paths(source) == {str(path) for name in folders for path in (tmp_path / name).rglob("*.png")}
+    assert source.shared is shared
+    assert source.classes == ()
+    assert {label for _, label in source.images.samples} == {NO_LABEL}
+
+
+def test_images_without_labels_may_lie_at_any_depth(tmp_path):
+    add(tmp_path, classes=("a/b/c", "d", ""))
+    (tmp_path / "notes.txt").write_text("no image")
+    assert len(open_unlabelled(tmp_path, "train").images) == 9
+
+
+@pytest.mark.parametrize(
+    ("there", "part", "expected"),
+    [
+        ((), "train", r"the folder is empty\n  it takes ROOT with images at any depth"),
+        (("empty",), "train", "has no images"),
+        (("train",), "val", "train: has no images"),
+        (("val", "test"), "train", "has no images"),
+        (("train",), "test", "has no folder test"),
+    ],
+)
+def test_images_that_are_not_there_are_told_with_the_layout(tmp_path, there, part, expected):
+    for name in there:
+        (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match=expected):
+        open_unlabelled(tmp_path, part)

@@ -163,6 +163,17 @@ def test_an_overridden_key_that_is_wrong_is_a_mistake(tmp_path: Path) -> None:
         read_recipe(write(tmp_path, GOOD), ["finetune.epoch=3"]).checked()
 
 
+def test_a_wrong_key_of_an_inner_section_is_compared_with_its_own_keys(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"finetune\.distill\.featurs: unknown key; did you mean 'features'"):
+        read_recipe(write(tmp_path, GOOD), ["finetune.distill.featurs=[conv1]"]).checked()
+
+
+def test_one_layer_to_be_taught_needs_no_list() -> None:
+    recipe = read_recipe({"finetune": {"distill": {"features": "conv1", "attention": ["conv?"]}}}).checked()
+    assert recipe.finetune.distill is not None
+    assert (recipe.finetune.distill.features, recipe.finetune.distill.attention) == (("conv1",), ("conv?",))
+
+
 @pytest.mark.parametrize("bits", [1, 17, 4.5, True, "lots"])
 def test_bits_that_are_none_are_one_mistake(bits: object) -> None:
     draft = read_recipe({"model": {"name": "lenet5"}, "export": {"bits": bits}})

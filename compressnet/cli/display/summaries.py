@@ -11,29 +11,35 @@ if TYPE_CHECKING:  # these import torch, which `recipes` does without
     from compressnet.commands.predict import Prediction
     from compressnet.commands.recipes import Shipped
     from compressnet.commands.run import Finished
-    from compressnet.training.evaluation import Metrics
+    from compressnet.training.evaluation import Divergence, Metrics
     from compressnet.training.stage import Trained
 
 
-def show_metrics(metrics: Mapping[str, "Metrics"], what: str = "part") -> None:
-    """A row for each, such as parts of the data or stages of a run."""
-    columns = [
-        Column(what),
-        Column("images", True),
-        Column("top1 %", True),
-        Column("top5 %", True),
-        Column("loss", True),
-    ]
+_FIGURES: Mapping[str, tuple[str, str]] = {
+    "count": ("images", "{:,}"),
+    "top1": ("top1 %", "{:.2f}"),
+    "top5": ("top5 %", "{:.2f}"),
+    "loss": ("loss", "{:.4f}"),
+    "divergence": ("divergence", "{:.4f}"),
+}
+
+
+def show_metrics(metrics: Mapping[str, "Metrics | Divergence"], what: str = "part") -> None:
+    """A row for each, such as parts of the data or stages of a run; a column for each figure that one of them has."""
+    told = {name: each.to_json() for name, each in metrics.items()}
+    shown = [key for key in _FIGURES if any(key in figures for figures in told.values())]
+    columns = [Column(what), *(Column(_FIGURES[key][0], True) for key in shown)]
     rows = [
-        [name, count(each.count), f"{each.top1:.2f}", f"{each.top5:.2f}", f"{each.loss:.4f}"]
-        for name, each in metrics.items()
+        [name, *(_FIGURES[key][1].format(figures[key]) if key in figures else "" for key in shown)]
+        for name, figures in told.items()
     ]
     terminal.show_grid(Grid(columns, rows))
 
 
 def show_trained(trained: "Trained") -> None:
     """How accuracy moved."""
-    show_metrics({"val before": trained.before, "val best": trained.best, "test": trained.test})
+    parts = {"val before": trained.before, "val best": trained.best}
+    show_metrics(parts | ({"test": trained.test} if trained.test else {}))
     best = f"the best by val is epoch {trained.best_epoch} of {trained.epochs}"
     terminal.show_text(f"{trained.path}: {count(trained.nbytes)} bytes, {best}")
 
@@ -55,14 +61,15 @@ def show_finished(finished: "Finished") -> None:
     """What a run came to, on one screen."""
     if finished.skipped:
         terminal.show_text(f"done before with the same inputs: {', '.join(finished.skipped)}\n")
-    columns = [Column("model"), *(Column(f"{what} %", True) for what in ("val top1", "test top1", "test top5"))]
-    columns += [Column("test loss", True), Column("bytes", True)]
+    shown = [("val", "top1"), ("val", "divergence"), ("test", "top1"), ("test", "top5"), ("test", "loss")]
+    columns = [Column(f"{part} {_FIGURES[key][0]}", True) for part, key in shown]
     rows = []
     for name in dict.fromkeys(["dense", "converted", *finished.val, *finished.nbytes]):
-        val, test = finished.val.get(name), finished.metrics.get(name)
-        tested = [f"{test.top1:.2f}", f"{test.top5:.2f}", f"{test.loss:.4f}"] if test else [""] * 3
-        rows.append([name, f"{val.top1:.2f}" if val else "", *tested, count(finished.nbytes.get(name))])
-    terminal.show_grid(Grid(columns, rows).without_empty_columns())
+        parts = {"val": finished.val.get(name), "test": finished.metrics.get(name)}
+        figures = [(key, getattr(parts[part], key, None)) for part, key in shown]
+        cells = ["" if figure is None else _FIGURES[key][1].format(figure) for key, figure in figures]
+        rows.append([name, *cells, count(finished.nbytes.get(name))])
+    terminal.show_grid(Grid([Column("model"), *columns, Column("bytes", True)], rows).without_empty_columns())
     dense, exported = finished.dense_file_nbytes, finished.account.file_nbytes or 0
     terminal.show_text(f"{times(dense / exported)} smaller than dense\n")
 
