@@ -42,7 +42,6 @@ class CodedForm:
         self._before = {name: tensor.detach().clone() for name, tensor in self._tensors.items()}
         self._layers = {layer.parameter: layer for layer in layers if isinstance(layer, PlannedLayer)}
         self._made_up: dict[str, Compensation] = {}
-        self._means: dict[str, Tensor] = {}
         said = [layer for layer in layers if layer.bits is not None]
         learned = dict(model.named_parameters())
         self._given: dict[str, Quantiser] = {}
@@ -78,36 +77,19 @@ class CodedForm:
             the quantiser of every tensor of floating-point numbers, by name.
         """
         quantisers = self._given | {name: cost.quantiser(distortion) for name, cost in self.costs.items()}
-        biases = {bias: name for name in self._means if (bias := self._layers[name].bias) in self.costs}
-        for name in sorted(quantisers, key=biases.__contains__):
-            numbers = self._before[name]
-            if name in biases:
-                numbers = numbers - self._mean_error(biases[name])
-            self._tensors[name].copy_(self._rounded(name, numbers, quantisers[name]))
+        for name, quantiser in quantisers.items():
+            self._tensors[name].copy_(self._numbers(name, quantiser))
         return quantisers
 
-    def _rounded(self, name: str, numbers: Tensor, quantiser: Quantiser) -> Tensor:
-        made_up = self._made_up.get(name)
+    def _numbers(self, name: str, quantiser: Quantiser) -> Tensor:
+        before, made_up = self._before[name], self._made_up.get(name)
         if made_up is None or not isinstance(quantiser, Uniform) or quantiser.rows is not None:
-            return quantiser(numbers)
-        thrift = Thrift.of(numbers, quantiser) if name in self.costs else Thrift(quantiser, None)
-        return self._together(name, made_up.round(self._apart(name, numbers), thrift))
-
-    def _mean_error(self, name: str) -> Tensor:
-        """The mean of what a weight's error adds to the outputs, which the bias makes up for."""
-        error = self._apart(name, self._tensors[name] - self._before[name])
-        means = error @ self._means[name].to(error)[:, :, None]
-        return means.view(self._layers[name].groups, -1, error.shape[1]).sum(1).flatten()
-
-    def _apart(self, name: str, weight: Tensor) -> Tensor:
-        """A weight as matrices of shape (groups · parts, out, in / parts)."""
+            return quantiser(before)
+        thrift = Thrift.of(before, quantiser) if name in self.costs else Thrift(quantiser, None)
         groups = self._layers[name].groups
-        matrix = weight.view(groups, len(weight) // groups, parts(weight[0].numel()), -1)
-        return matrix.transpose(1, 2).flatten(0, 1)
-
-    def _together(self, name: str, matrices: Tensor) -> Tensor:
-        groups, shape = self._layers[name].groups, self._before[name].shape
-        return matrices.unflatten(0, (groups, -1)).transpose(1, 2).reshape(shape)
+        matrix = before.view(groups, len(before) // groups, parts(before[0].numel()), -1).transpose(1, 2)
+        rounded = made_up.round(matrix.flatten(0, 1), thrift)
+        return rounded.view_as(matrix).transpose(1, 2).reshape(before.shape)
 
     def _by_scale(self) -> dict[str, float]:
         tensors = {name: tensor for name, tensor in self._before.items() if name not in self._given}
@@ -116,12 +98,9 @@ class CodedForm:
     def _by_images(self, model: nn.Module, images: Tensor) -> dict[str, float]:
         moments = Moments(model, list(self._layers.values()))
         moments.measure_(images, BATCH)
-        shares = {}
         for layer in self._layers.values():
-            if (moment := moments.found.pop(layer.name, None)) is not None:
-                made_up = self._made_up[layer.parameter] = Compensation(moment.shrunk())
-                shares[layer.parameter] = made_up.share * moment.left
-                if moment.biased:
-                    self._means[layer.parameter] = moment.mean
+            if layer.name in moments.found:
+                self._made_up[layer.parameter] = Compensation(moments.found.pop(layer.name).shrunk())
         found = {name: cost.mean().item() for name, cost in sensitivity(model, images).items()}
+        shares = {name: made_up.share for name, made_up in self._made_up.items()}
         return {name: cost * shares.get(name, 1.0) for name, cost in found.items() if name not in self._given}

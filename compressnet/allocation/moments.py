@@ -1,4 +1,4 @@
-"""What dense layers see of images: the moments of their inputs."""
+"""What dense layers see of images: the second moments of their inputs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,16 +16,14 @@ WIDEST = 4096  # inputs whose moments are taken together
 
 
 class Moment:
-    """E[x] and E[x xᵀ], and how far the latter may be from that of other images.
+    """E[x xᵀ], and how far it may be from that of other images.
 
     Attributes:
-        total: the sum of x xᵀ over samples, shape (groups · parts, in / parts, in / parts).
-        biased: whether the layer has a bias, which can make up for the mean of an error.
+        total: the sum over samples, shape (groups · parts, in / parts, in / parts).
     """
 
-    def __init__(self, biased: bool) -> None:
-        self.biased = biased
-        self.total = self._sum = torch.zeros(())
+    def __init__(self) -> None:
+        self.total = torch.zeros(())
         self._samples = self._batches = 0
         self._squares: Tensor = torch.zeros(())  # of the batches' sums, of each group and part
 
@@ -39,27 +37,13 @@ class Moment:
         for rows in blocks:
             inputs = rows.unflatten(2, (parts(rows.shape[2]), -1)).flatten(1, 2).transpose(0, 1)
             batch = batch + inputs.mT @ inputs
-            self._sum = self._sum + inputs.sum(1, dtype=torch.float64)
             self._samples += len(rows)
         self.total = self.total + batch
         self._squares = self._squares + batch.square().sum((1, 2), dtype=torch.float64)
         self._batches += 1
 
-    @property
-    def mean(self) -> Tensor:
-        """E[x], shape (groups · parts, in / parts)."""
-        return self._sum / self._samples
-
-    @property
-    def left(self) -> float:
-        """Which share of E‖x‖² an error of the weight meets: with a bias, that of the variance."""
-        whole = self.total.diagonal(dim1=1, dim2=2).sum(dtype=torch.float64) / self._samples
-        return 1 - (self.mean.square().sum() / whole).item() if self.biased and whole > 0 else 1.0
-
     def shrunk(self) -> Tensor:
         """G, drawn toward μ I as far as batches of images differ: (1 − ρ) G + ρ μ I, μ the mean of its diagonal.
-
-        G is E[x xᵀ], of a layer with a bias the covariance of x.
 
         ρ = E‖Ĝ − G‖² / E‖Ĝ − μ I‖², of which the first is told by the spread of batches: it makes the expected distance
         to the moments of all images least. Where a layer has more inputs than there are samples, much of G is 0.
@@ -74,15 +58,12 @@ class Moment:
         count = self._batches
         spread = (self._squares - own / count) * count / max(1, count - 1)
         share = (spread / apart.clamp(min=torch.finfo(torch.float64).tiny)).clamp(0, 1)[:, None, None]
-        if self.biased:
-            total = total - self._samples * self.mean[:, :, None] * self.mean[:, None, :]
-            mean = total.diagonal(dim1=1, dim2=2).mean(1)
         identity = torch.eye(total.shape[1], dtype=total.dtype)
         return ((1 - share) * total + share * mean[:, None, None] * identity) / self._samples
 
 
 class Moments(TorchFunctionMode):
-    """Moments of the inputs x of every dense layer, patches of a convolution.
+    """E[x xᵀ] of the inputs x of every dense layer, patches of a convolution.
 
     A layer of more than ``WIDEST`` inputs is taken as several beside each other, of as many inputs.
 
@@ -99,8 +80,7 @@ class Moments(TorchFunctionMode):
         self._model = model
         tensors = dict(model.named_parameters(remove_duplicate=False))
         dense = [layer for layer in layers if not layer.method and layer.parameter in tensors]
-        places = [Place(layer, tensors[layer.parameter], tensors.get(layer.bias)) for layer in dense]
-        self._places = {id(place.dense): place for place in places}
+        self._places = {id(tensors[layer.parameter]): Place(layer, tensors[layer.parameter]) for layer in dense}
         self._count = 0
         self.found: dict[str, Moment] = {}
 
@@ -117,7 +97,7 @@ class Moments(TorchFunctionMode):
         if call := met(self._places, func, args, kwargs):
             layer, x = call.place.layer, call.arguments["input"]
             share = call.share(result, self._count, POSITIONS)
-            moment = self.found.setdefault(layer.name, Moment(call.biased))
+            moment = self.found.setdefault(layer.name, Moment())
             moment.add_(rows for rows, _ in call.rows(x, result, share, layer.seed or 0))
         return result
 

@@ -14,7 +14,7 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
-from compressnet.training import board
+from compressnet.training import board, distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
@@ -24,6 +24,7 @@ TRANSFERRED = ("model.num_classes", "model.weights")
 """Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
+@distributed.together()
 def finetune(
     file: str | Path,
     output: str | Path,
@@ -32,12 +33,15 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
+    compile: bool | str = False,
     tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
 
-    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
+    Where ``torchrun`` has started several processes, all of them train it together; see
+    :mod:`compressnet.training.distributed`. Where ``model.num_classes`` is overridden by another number than the model
+    has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -46,6 +50,7 @@ def finetune(
         resume: go on from ``last.pt``.
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         tensorboard: write the history for TensorBoard, too, into the folder ``tensorboard`` in the output.
         progress: is told.
 
@@ -55,6 +60,7 @@ def finetune(
     if tensorboard:
         board.check()
     on, best = find_device(device), Path(output) / "best.safetensors"
+    progress = SILENT if distributed.rank() else progress
     check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides, TRANSFERRED)
@@ -80,6 +86,7 @@ def finetune(
         device=on,
         resume=resume,
         teacher=_teacher(description, recipe, on),
+        compile=compile,
         tensorboard=tensorboard,
         progress=progress,
     )

@@ -50,7 +50,7 @@ class DataSection(Keys):
         dataset: by name.
         root: the folder it is in, or is downloaded to.
         image_size: side of the square the model sees.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
         augment: of training images: none, flip, crop (random resized crop and flip), randaugment (these and
@@ -125,6 +125,8 @@ class TrainSection(Keys):
         ema: decay of a moving average of all numbers, which is what is evaluated and saved then; or null.
         save_every: so many steps, or minutes such as ``10min``, what ``--resume`` needs is saved; at the end of each
             epoch it is anyway.
+        amp: which half type products are computed in: auto, bfloat16 or else float16 on CUDA, none elsewhere; off;
+            bfloat16; or float16.
     """
 
     epochs: int = Field(default=10, ge=0)
@@ -142,6 +144,12 @@ class TrainSection(Keys):
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     ema: float | None = Field(default=None, gt=0, lt=1)
     save_every: Frequency = None
+    amp: Literal["auto", "off", "bfloat16", "float16"] = "auto"
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, given: Any) -> Any:
+        return "off" if given is False else given
 
 
 class DistillSection(Keys):
@@ -159,7 +167,7 @@ class DistillSection(Keys):
     temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     weight: float = Field(default=0.5, ge=0, le=1)
     features: Globs = ()
-    feature_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    feature_weight: float = Field(default=10.0, ge=0, allow_inf_nan=False)
     attention: Globs = ()
     attention_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 

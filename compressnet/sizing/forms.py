@@ -145,11 +145,13 @@ def _rounded(matrix: Tensor, view: View | None, moved: Moved | None) -> Rounded 
     inputs = None if view is None else view.pairs.inputs
     if inputs is None or moved is None or inputs.gram is None or len(inputs.gram[0]) > _WIDEST:
         return None
-    compensation, spread = Compensation(inputs.gram), _spread(matrix)
+    mean = inputs.mean if inputs.centred else torch.zeros_like(inputs.mean)
+    compensation = Compensation(inputs.gram + mean[:, :, None] * mean[:, None, :])
+    spread = _spread(matrix)
     bits, losses = [], []
     for step in ROUNDED:
         quantiser = Uniform(step * spread)
         rounded = compensation.round(matrix, Thrift.of(matrix, quantiser))
         bits.append(entropy(quantiser.symbols(rounded)))
-        losses.append(moved(rounded - matrix, True))
+        losses.append(moved(rounded - matrix, False))
     return Rounded(ROUNDED, tuple(bits), tuple(losses))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.errors import TrainingError, listing
+from compressnet.training.distributed import norm_statistics
 
 LIMIT = 5
 """Steps in a row that may come to nothing."""
@@ -17,9 +18,7 @@ class NormStatistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        stored = model.state_dict().items()
-        self.live = [each for name, each in stored if each.is_floating_point() and name not in parameters]
+        self.live = norm_statistics(model)
         self.kept: list[Tensor] = []
 
     def keep(self) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from compressnet.output import replacing
+from compressnet.training import distributed
 
 
 def write_history(folder: Path, before: Mapping[str, Any] | None, epochs: Sequence[Mapping[str, Any]]) -> None:
-    """Write the history of a run anew.
+    """Write the history of a run anew; of several processes, the first does.
 
     Args:
         folder: of the run.
@@ -19,6 +20,8 @@ def write_history(folder: Path, before: Mapping[str, Any] | None, epochs: Sequen
     Raises:
         FileError: it cannot be written.
     """
+    if distributed.rank():
+        return
     lines = map(json.dumps, [{"epoch": 0, "val": before}, *epochs])
     with replacing(folder / "metrics.jsonl", force=True) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines))

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -12,19 +12,22 @@ from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
 from compressnet.data.layout import channels_last
-from compressnet.data.loading import make_loader
+from compressnet.data.loading import ahead, make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe.frequency import is_due
+from compressnet.training import distributed
 from compressnet.training.averaging import MovingAverage
+from compressnet.training.compiled import compiling
 from compressnet.training.descent import Descent
 from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.finite import LIMIT, check_finite
 from compressnet.training.history import in_words, write_history
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
 from compressnet.training.objective import Objective
-from compressnet.training.quantised import QuantisedParameters
+from compressnet.training.precision import float32_products, half_of
+from compressnet.training.quantised import QuantisedParameters, Through
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate
 from compressnet.training.state import load_state, save_state
@@ -40,13 +43,15 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
         TrainingError: the loss or what it moves stays not finite, or there is nothing to resume.
         Interrupted: it was asked to stop; the state is saved.
     """
-    torch.manual_seed(run.seed)
+    torch.manual_seed(distributed.own_seed(run.seed))
     model.to(run.device)
-    trainer = _Trainer(model, run, progress)
-    with stop_request() as request, closing(trainer.objective):
-        trainer.start(resume)
-        while trainer.now.epoch < run.settings.epochs:
-            trainer.epoch(request)
+    exact = run.settings.amp == "off"
+    with stop_request() as request, float32_products(fast=not exact), compiling(run.compile):
+        trainer = _Trainer(model, run, progress)
+        with closing(trainer.objective):
+            trainer.start(resume)
+            while trainer.now.epoch < run.settings.epochs:
+                trainer.epoch(request)
     return trainer.now
 
 
@@ -54,12 +59,11 @@ class _Trainer:
     def __init__(self, model: nn.Module, run: Run, progress: Progress) -> None:
         self.model, self.run, self.progress = model, run, progress
         self.now = Standing()
-        self.amp = run.device.type == "cuda"
-        half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
-        self.half = half if self.amp else torch.bfloat16
-        scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
+        self.half = half_of(run.settings.amp, run.device, run.title)
+        scaler = torch.amp.GradScaler(run.device.type, enabled=self.half is torch.float16)
         self.descent = Descent(model, run.settings, run.layers, scaler)
         self.quantised: QuantisedParameters | None = None
+        self.network = self._prepared(model)
         self.objective = Objective(model, run)
         self.averages: list[MovingAverage] = []
         self._average(model)
@@ -97,28 +101,26 @@ class _Trainer:
                 began, before = time.monotonic(), began
                 now.seconds += began - before
                 advance(1, **now.figures())
-                step = now.epoch * run.steps + now.batch
-                if request.number or is_due(run.settings.save_every, step, began - self.saved):
+                due = is_due(run.settings.save_every, now.epoch * run.steps + now.batch, began - self.saved)
+                number = distributed.agreed(request.number or int(due))  # 1 asks for a save; signals are larger
+                if number:
                     self.save()
                     began = time.monotonic()
-                if request.number:
-                    raise Interrupted(request.number, f"{run.title}, {now.place()} of {run.steps}")
+                if number > 1:
+                    raise Interrupted(number, f"{run.title}, {now.place()} of {run.steps}")
         self._end_epoch()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
         run = self.run
         seed = derive(run.seed, self.now.epoch)
         shuffled = permutation(len(run.train), seed, Purpose.ORDER).tolist()
-        order = shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size]
-        loader: DataLoader = make_loader(
-            run.train, run.batch_size, run.workers, order=order, seed=seed, device=run.device
-        )
-        for number, (images, labels) in enumerate(loader):
-            yield images, labels, order[number * run.batch_size : (number + 1) * run.batch_size]
+        order = distributed.share(shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size])
+        loader: DataLoader = make_loader(run.train, run.share, run.workers, order=order, seed=seed, device=run.device)
+        for number, (images, labels) in enumerate(ahead(loader, run.device)):
+            yield images, labels, order[number * run.share : (number + 1) * run.share]
 
-    def _step(self, images: Tensor, labels: Tensor, indices: list[int]) -> None:
+    def _step(self, images: Tensor, labels: Tensor, indices: Sequence[int]) -> None:
         run, now = self.run, self.now
-        images, labels = images.to(run.device, non_blocking=True), labels.to(run.device, non_blocking=True)
         images = channels_last(images if run.augment is None else run.augment(images))
         if run.mix is not None:
             images, labels = run.mix(images, labels)
@@ -126,16 +128,18 @@ class _Trainer:
         if self.quantised is None and run.quantises(step):
             self._begin_to_quantise()
         self.descent.begin(learning_rate(run.settings, step, run.steps))
-        with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
-            outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
-            loss, logits = self.objective(outputs, images, labels, indices, self.quantised)
-        value = loss.item()
-        if not self.descent.step(loss, value):
+        with torch.autocast(run.device.type, dtype=self.half, enabled=self.half is not None):
+            loss, logits = self.objective(self.network(images), images, labels, indices, self.quantised)
+        hits = _hits(logits, labels) if run.labels else 0
+        loss_sum, right, seen = distributed.total(loss.item() * len(images), hits, len(images))
+        learned = self.descent.step(loss, loss_sum)
+        distributed.average_(self.descent.statistics.live)
+        if not learned:
             self._skip()
             return
         for average in self.averages:
             average.update()
-        now.count(value, logits, labels if run.labels else None)
+        now.count(loss_sum, int(right) if run.labels else None, int(seen))
 
     def _skip(self) -> None:
         self.now.skipped += 1
@@ -154,9 +158,16 @@ class _Trainer:
 
     def _quantise(self, quantisers: Mapping[str, Quantiser]) -> QuantisedParameters:
         self.quantised = QuantisedParameters(self.model, quantisers)
+        through = Through(self.model, self.quantised)
+        self.network = self._prepared(through, through.fixed)
         self.descent.add(self.quantised)
         self._average(self.quantised)
         return self.quantised
+
+    def _prepared(self, module: nn.Module, fixed: Iterable[str] = ()) -> Callable[[Tensor], Any]:
+        """What a step runs; evaluation runs the model itself."""
+        network = distributed.parallel(module, fixed)
+        return torch.compile(network, backend=self.run.compile) if self.run.compile else network
 
     def _average(self, module: nn.Module) -> None:
         if self.run.settings.ema is not None:
@@ -164,9 +175,10 @@ class _Trainer:
 
     def _evaluate(self) -> Metrics | Divergence:
         run, title = self.run, f"{self.run.title}: choosing"
-        loader = make_loader(run.val, run.batch_size, run.workers, device=run.device)
+        order = distributed.share(range(len(run.val)))
+        loader = make_loader(run.val, run.share, run.workers, order=order, device=run.device)
         measure = evaluate if run.labels or run.teacher is None else run.teacher.judge
-        return measure(self.model, loader, run.device, amp=self.amp, progress=self.progress, title=title)
+        return measure(self.model, loader, run.device, half=self.half, progress=self.progress, title=title)
 
     def _end_epoch(self) -> None:
         now = self.now
@@ -217,3 +229,9 @@ class _Trainer:
         }
         save_state(self.run.folder / "last.pt", state)
         self.saved = time.monotonic()
+
+
+def _hits(logits: Tensor, labels: Tensor) -> int:
+    """How many labels, or largest shares of mixed images, are the likeliest class."""
+    classes = labels if labels.dim() == 1 else labels.argmax(1)
+    return int((logits.argmax(1) == classes).sum())

@@ -12,6 +12,7 @@ from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import QuantiseSection, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics
 
@@ -41,7 +42,7 @@ class Run:
         save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far; it is given
             the quantisers of its numbers, too, where there are any.
         device: to train on.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images.
         seed: of the order of the images and of dropout.
         fingerprint: what the run depends on; a resumed run must have the same.
@@ -53,6 +54,7 @@ class Run:
         quantising: how to train through quantisers, or None.
         labels: whether those of the images are learned from; without them a teacher is needed.
         on_epoch: told each line of ``metrics.jsonl`` as it comes.
+        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
     """
 
     settings: TrainSection
@@ -72,12 +74,18 @@ class Run:
     mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     quantising: Quantising | None = None
     labels: bool = True
+    compile: str | None = None
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda record: None
 
     @property
     def steps(self) -> int:
         """Steps an epoch; an incomplete last batch is left out."""
         return len(self.train) // self.batch_size
+
+    @property
+    def share(self) -> int:
+        """Images a step of this process."""
+        return self.batch_size // distributed.count()
 
     @property
     def rate(self) -> float:
@@ -137,20 +145,13 @@ class Standing:
     skipped: int = 0
     skipped_in_a_row: int = 0
 
-    def count(self, loss: float, logits: Tensor, labels: Tensor | None) -> None:
-        """Take in a step.
-
-        Args:
-            loss: its mean.
-            logits: shape (N, classes).
-            labels: classes, shape (N,); of mixed images, shares of the classes, shape (N, classes); or None.
-        """
-        self.loss_sum += loss * len(logits)
-        self.seen += len(logits)
+    def count(self, loss_sum: float, right: int | None, seen: int) -> None:
+        """Take in a step, of so many images; how many were right is None where there are no labels."""
+        self.loss_sum += loss_sum
+        self.seen += seen
         self.skipped_in_a_row = 0
-        if labels is not None:
-            classes = labels if labels.dim() == 1 else labels.argmax(1)
-            self.right = (self.right or 0) + int((logits.argmax(1) == classes).sum())
+        if right is not None:
+            self.right = (self.right or 0) + right
 
     def figures(self) -> dict[str, Any]:
         """Of the epoch under way."""

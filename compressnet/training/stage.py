@@ -28,11 +28,13 @@ from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
+from compressnet.training import distributed
 from compressnet.training.board import Board
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
 from compressnet.training.parts import check_batch, need_data, open_images
+from compressnet.training.precision import half_of
 from compressnet.training.run import Quantising, Run
 from compressnet.training.state import check_state, sweep
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
@@ -104,6 +106,7 @@ def train_stage(
     device: torch.device,
     resume: bool = False,
     teacher: Teacher | None = None,
+    compile: bool | str = False,
     tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
@@ -120,6 +123,7 @@ def train_stage(
         device: to train on.
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         tensorboard: write the history for TensorBoard, too, into a folder ``tensorboard`` beside the file.
         progress: is told.
 
@@ -130,19 +134,23 @@ def train_stage(
     if spec is None or base is None:
         raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
     data = need_data(recipe, where)
+    title = "pretrain" if description.stage == "dense" else "finetune"
+    half_of(settings.amp, device, title)
     labels = not isinstance(settings, FinetuneSection) or settings.labels
     count = spec.num_classes if labels else None
-    parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
-    }
+    with distributed.one_first():
+        parts: dict[str, PartDataset] = {
+            part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
+        }
+        try:
+            parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
+        except DataError as error:
+            if labels:
+                raise
+            progress.note(f"nothing to test on: {error}")
+    distributed.check_shares(data.batch_size, len(parts["train"]))
     if settings.epochs:
         check_batch(data, len(parts["train"]))
-    try:
-        parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
-    except DataError as error:
-        if labels:
-            raise
-        progress.note(f"nothing to test on: {error}")
     of_data = tuple(parts["train"].classes) if labels else ()
     classes = _class_names(description.classes, of_data, spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
@@ -156,16 +164,18 @@ def train_stage(
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
     def save_best(best: nn.Module, metrics: Metrics | Divergence, quantisers: Mapping[str, Quantiser]) -> None:
+        if distributed.rank():
+            return
         results = dict(description.results) | {"val": metrics.to_json()}
         grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
-    title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint: dict[str, Any] = {
         "origin": origin,
         title: settings.model_dump(mode="json", exclude={"save_every"}),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "processes": distributed.count(),
         "model": {"num_classes": spec.num_classes},
     }
     if teacher is not None and recipe.model is not None:
@@ -193,8 +203,9 @@ def train_stage(
         augment=random_affine if data.augment == "affine" else None,
         mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
+        compile="inductor" if compile is True else compile or None,
         labels=labels,
-        **({"on_epoch": board} if tensorboard else {}),
+        **({"on_epoch": board} if tensorboard and not distributed.rank() else {}),
     )
     if teacher is not None and data.augment == "none" and run.mix is None:
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
@@ -202,7 +213,8 @@ def train_stage(
         standing = train(model, run, resume=resume, progress=progress)
     test = None
     if "test" in parts:
-        loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+        order = distributed.share(range(len(parts["test"])))
+        loader = make_loader(parts["test"], run.share, data.workers, order=order, device=device)
         test = evaluate(load(path).to(device), loader, device, progress=progress, title="testing")
     assert standing.before is not None
     assert standing.best is not None
@@ -216,7 +228,8 @@ def train_stage(
         test,
         {part: len(dataset) for part, dataset in parts.items()},
     )
-    _add_results(path, trained)
+    if not distributed.rank():
+        _add_results(path, trained)
     return trained
 
 

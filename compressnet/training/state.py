@@ -14,20 +14,26 @@ from compressnet.container import read_header
 from compressnet.digest import verify
 from compressnet.errors import FileError, ResumeError, TrainingError
 from compressnet.output import replacing
+from compressnet.training import distributed
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state; it replaces the old one whole or not at all.
+    """Write the state; it replaces the old one whole or not at all. Process 0 writes, the others wait.
 
     Raises:
         TrainingError: it cannot be written.
     """
+    random = distributed.everyones(_random_state())
+    if distributed.rank():
+        distributed.wait()
+        return
     try:
         with replacing(path, force=True) as temporary:
-            _write(temporary, state | {"random": _random_state()})
+            _write(temporary, state | {"random": random})
     except FileError as error:
         cure = "the state before it is kept: make room, and --resume goes on from there"
         raise TrainingError(f"the state is not saved: {error}", cure=cure) from None
+    distributed.wait()
 
 
 def _write(path: Path, state: dict[str, Any]) -> None:
@@ -84,7 +90,7 @@ def load_state(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
         raise ResumeError("the state is damaged", str(path), "start anew with --force") from None
     if changes := "; ".join(_changes(before, fingerprint)):
         raise ResumeError(f"it belongs to another run: {changes}", str(path), "start anew with --force")
-    _set_random_state(state["random"])
+    _set_random_state(state["random"][distributed.rank()])
     return dict(state)
 
 

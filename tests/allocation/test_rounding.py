@@ -5,13 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from compressnet.allocation import moments
-from compressnet.allocation.form import CodedForm
 from compressnet.allocation.moments import Moment, Moments
 from compressnet.allocation.rounding import DAMPING, Compensation
 from compressnet.allocation.thrift import PRICE, Thrift
 from compressnet.coding.quantisers import Uniform
 from compressnet.plan import candidates, plan_layers
-from compressnet.recipe import ExportSection, read_recipe
+from compressnet.recipe import read_recipe
 
 
 def correlated(samples: int, inputs: int, seed: int) -> Tensor:
@@ -92,35 +91,12 @@ def test_moments_of_few_images_are_drawn_toward_the_identity_and_come_nearer_to_
     x = correlated(20_000, 24, 0)
     x = x / x.square().mean().sqrt()
     all_of_them = x.T @ x / len(x)
-    few = Moment(biased=False)
+    few = Moment()
     for batch in x[: 4 * batches].split(4):
         few.add_([batch[:, None]])
     found = (few.shrunk()[0].float() - all_of_them).norm()
     assert found < (few.total[0] / (4 * batches) - all_of_them).norm()
     torch.testing.assert_close(few.shrunk()[0].trace().float(), few.total[0].trace() / (4 * batches))
-
-
-def test_with_a_bias_the_moments_are_those_about_the_mean() -> None:
-    x = correlated(5000, 24, 0) + torch.arange(24)
-    moment = Moment(biased=True)
-    for batch in x.split(50):
-        moment.add_([batch[:, None]])
-    covariance = x.T.cov(correction=0)
-    torch.testing.assert_close(moment.mean[0], x.mean(0, dtype=torch.float64), rtol=1e-5, atol=1e-5)
-    assert (moment.shrunk()[0] - covariance).norm() < 0.05 * covariance.norm()
-    assert moment.left == pytest.approx((covariance.trace() / x.square().sum(1).mean()).item(), rel=1e-3)
-
-
-def test_biases_make_up_for_the_means_of_errors() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(6, 8, 3, groups=2), nn.Flatten(), nn.Linear(128, 10)).eval()
-    images = torch.rand(200, 6, 6, 6) + 1
-    with torch.no_grad():
-        before = model[0](images).mean((0, 2, 3))
-        form = CodedForm(model, tuple(candidates(model)), ExportSection(bits="auto"), images)
-        step = form.code_(1e-3)["0.bias"].to_json()["step"]
-        off = (model[0](images).mean((0, 2, 3)) - before).abs()
-    assert step / 8 < off.max() < 0.51 * step
 
 
 def entropy(symbols: Tensor) -> float:
