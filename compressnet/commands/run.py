@@ -39,7 +39,7 @@ class Finished:
         folder: of its files.
         skipped: stages that were done already.
         metrics: of each model on the test part: dense (where it is trained), finetuned, exported.
-        val: the same on the val part, as training has measured it; converted, too.
+        val: the same on the val part, as training has measured it; converted, and after stages before training, too.
         nbytes: of each model's file.
         account: of the exported file.
         dense_file_nbytes: of the dense model's file in fp32, where the run has trained it; else of its numbers.
@@ -193,6 +193,7 @@ class _Pipeline:
 
         trained = self.ledger.stage("finetune", asked, path, lambda: _resuming(path.parent, go))
         self.val["converted"] = from_json(trained["before"])
+        self.val |= {f"after {stage}": from_json(val) for stage, val in trained.get("stages", {}).items()}
         self.val["finetuned"] = from_json(trained["best"])
         if "test" in trained:
             self.metrics["finetuned"] = Metrics(**trained["test"])

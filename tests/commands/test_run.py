@@ -37,6 +37,12 @@ def test_only_what_changed_is_done_again(lenet: dict[str, Any], tmp_path: Path) 
     assert "export" not in compressnet.run(lenet, tmp_path / "out", overrides=["finetune.epochs=1"]).skipped
 
 
+def test_the_summary_has_each_stage(lenet: dict[str, Any], tmp_path: Path) -> None:
+    finished = compressnet.run(lenet, tmp_path / "out", overrides=["finetune.calibrate={images: 50}"])
+    assert list(finished.val) == ["dense", "converted", "after calibrate", "finetuned"]
+    assert list(finished.nbytes) == ["dense", "converted", "finetuned", "exported"]
+
+
 def test_pretrained_weights_are_the_baseline(lenet: dict[str, Any], tmp_path: Path) -> None:
     trained = compressnet.run(lenet, tmp_path / "first")
     del lenet["pretrain"]
