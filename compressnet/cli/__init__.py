@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from compressnet import __version__
 from compressnet.cli import convert, evaluate, export, finetune, predict, recipes, report, run
+from compressnet.cli.processes import check_together
 from compressnet.errors import CompressnetError
 
 
@@ -65,6 +66,7 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _compressnet(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
@@ -74,6 +76,7 @@ def _compressnet(
     A recipe says which layers take which form. `run` goes all the way from a recipe to the file to ship; convert,
     finetune and export are its stages, report and evaluate look at the file of any of them.
     """
+    check_together(context.invoked_subcommand)
 
 
 def main() -> None:

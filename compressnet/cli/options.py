@@ -23,5 +23,6 @@ Set = Annotated[
         help="Override a key of the recipe, such as finetune.epochs=3 or layers.0.ratio=8; may be repeated.",
     ),
 ]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile training steps by torch.compile.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read.")]

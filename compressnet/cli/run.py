@@ -1,6 +1,6 @@
 """``compressnet run``."""
 
-from compressnet.cli.options import Device, Folder, Json, Recipe, Set
+from compressnet.cli.options import Compile, Device, Folder, Json, Recipe, Set
 
 EXAMPLES = (
     "compressnet run quickstart -o runs/quickstart",
@@ -9,7 +9,14 @@ EXAMPLES = (
 )
 
 
-def run(recipe: Recipe, output: Folder, device: Device = "auto", set_: Set = None, json: Json = False) -> None:
+def run(
+    recipe: Recipe,
+    output: Folder,
+    device: Device = "auto",
+    compile: Compile = False,
+    set_: Set = None,
+    json: Json = False,
+) -> None:
     """Do all stages, from a recipe to the file to ship.
 
     They are pretrain, where the recipe says so, convert, finetune, export, evaluate and report. What is done already
@@ -20,7 +27,7 @@ def run(recipe: Recipe, output: Folder, device: Device = "auto", set_: Set = Non
     from compressnet.commands.recipes import find
     from compressnet.commands.run import run
 
-    finished = run(find(recipe), output, device=device, overrides=set_ or (), progress=progress())
+    finished = run(find(recipe), output, device=device, compile=compile, overrides=set_ or (), progress=progress())
     if json:
         terminal.show_json(finished.to_json())
     else:

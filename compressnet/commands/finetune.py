@@ -14,6 +14,7 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
@@ -23,6 +24,7 @@ TRANSFERRED = ("model.num_classes", "model.weights")
 """Keys of the model that a file may still be given: for another task, and its teacher."""
 
 
+@distributed.together()
 def finetune(
     file: str | Path,
     output: str | Path,
@@ -31,11 +33,14 @@ def finetune(
     resume: bool = False,
     force: bool = False,
     overrides: Iterable[str] = (),
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
 
-    Where ``model.num_classes`` is overridden by another number than the model has, its last layer is made anew.
+    Where ``torchrun`` has started several processes, all of them train it together; see
+    :mod:`compressnet.training.distributed`. Where ``model.num_classes`` is overridden by another number than the model
+    has, its last layer is made anew.
 
     Args:
         file: of any stage.
@@ -44,12 +49,14 @@ def finetune(
         resume: go on from ``last.pt``.
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
     on, best = find_device(device), Path(output) / "best.safetensors"
+    progress = SILENT if distributed.rank() else progress
     check_start(best, resume, force)
     description = describe(file)
     recipe = recipe_of(description, file, overrides, TRANSFERRED)
@@ -76,6 +83,7 @@ def finetune(
         resume=resume,
         teacher=Teacher(taught, distill, on) if taught and (distill := recipe.finetune.distill) else None,
         dense=_dense_model(description, recipe, "calibrate", "gradual"),
+        compile=compile,
         progress=progress,
     )
 

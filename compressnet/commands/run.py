@@ -63,6 +63,7 @@ def run(
     *,
     device: str = "auto",
     overrides: Iterable[str] = (),
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Finished:
     """Pretrain (where the recipe says so), convert, fine-tune, export, evaluate.
@@ -73,6 +74,7 @@ def run(
             on where training was interrupted.
         device: auto, cpu, cuda or cuda:N.
         overrides: ``key.path=value`` each.
+        compile: training steps are compiled; see :func:`compressnet.finetune`.
         progress: is told.
 
     Raises:
@@ -86,13 +88,13 @@ def run(
         need_labels(plan.recipe, draft.source)
     folder = Path(output)
     check_folder(folder)
-    return _Pipeline(plan, folder, device, progress).run()
+    return _Pipeline(plan, folder, device, compile, progress).run()
 
 
 class _Pipeline:
-    def __init__(self, plan: Plan, folder: Path, device: str, progress: Progress) -> None:
+    def __init__(self, plan: Plan, folder: Path, device: str, compile: bool | str, progress: Progress) -> None:
         self.plan, self.recipe = plan, plan.recipe
-        self.folder, self.device, self.progress = folder, device, progress
+        self.folder, self.device, self.compile, self.progress = folder, device, compile, progress
         self.ledger = Ledger(folder)
         self.asked = plan.recipe.model_dump(mode="json", exclude={"data": {"workers", "cache"}})
         self.metrics: dict[str, Metrics] = {}
@@ -131,6 +133,7 @@ class _Pipeline:
                 origin=f"{self.asked['model']}",
                 device=find_device(self.device),
                 resume=resume,
+                compile=self.compile,
                 progress=self.progress,
             )
             return trained.to_json()
@@ -173,6 +176,7 @@ class _Pipeline:
                 resume=resume,
                 force=not resume,
                 overrides=self._overrides("data", "finetune", "export"),
+                compile=self.compile,
                 progress=self.progress,
             ).to_json()
 

@@ -1,6 +1,6 @@
 """Batches of a part, in a given order, with errors that read well even from a worker process."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -80,3 +80,34 @@ def make_loader(
         pin_memory=pin,
         generator=None if workers else unused,
     )
+
+
+def ahead(batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels on a device; on CUDA the next batch is copied there while this one is worked on.
+
+    Args:
+        batches: in pinned memory, where they go to CUDA.
+        device: where they go.
+    """
+    if device.type != "cuda":
+        yield from ((images.to(device), labels.to(device)) for images, labels in batches)
+        return
+    stream, ready = torch.cuda.Stream(device), None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            coming = tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+        if ready is not None:
+            yield _taken(ready, stream)
+        ready = coming
+    if ready is not None:
+        yield _taken(ready, stream)
+
+
+def _taken(batch: tuple[Tensor, ...], stream: torch.cuda.Stream) -> tuple[Tensor, Tensor]:
+    """A batch whose copy on another stream is waited for, and whose memory is kept until this stream is done."""
+    current = torch.cuda.current_stream(batch[0].device)
+    current.wait_stream(stream)
+    for tensor in batch:
+        tensor.record_stream(current)
+    images, labels = batch
+    return images, labels

@@ -100,7 +100,7 @@ def idct(x: Tensor) -> Tensor:
 
 def _twiddle(n: int, x: Tensor) -> Tensor:
     angle = torch.arange(n // 2 + 1, dtype=torch.float64, device=x.device) * (-math.pi / (2 * n))
-    return torch.polar(torch.ones_like(angle), angle).to(x.dtype.to_complex())
+    return torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(x.dtype, torch.complex32))
 
 
 def _scale(n: int, x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class DistillSection(Keys):
     temperature: float = Field(default=4.0, gt=0, allow_inf_nan=False)
     weight: float = Field(default=0.5, ge=0, le=1)
     features: Globs = ()
-    feature_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    feature_weight: float = Field(default=10.0, ge=0, allow_inf_nan=False)
     attention: Globs = ()
     attention_weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 

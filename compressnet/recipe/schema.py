@@ -49,7 +49,7 @@ class DataSection(Keys):
         dataset: by name.
         root: the folder it is in, or is downloaded to.
         image_size: side of the square the model sees.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
         augment: of training images: none, flip, crop (random resized crop and flip), or affine (each image of a batch
@@ -113,6 +113,8 @@ class TrainSection(Keys):
         warmup_epochs: may be a fraction.
         label_smoothing: of the cross-entropy.
         clip_norm: largest gradient norm, or null.
+        amp: which half type products are computed in: auto, bfloat16 or else float16 on CUDA, none elsewhere; off;
+            bfloat16; or float16.
     """
 
     epochs: int = Field(default=10, ge=0)
@@ -123,6 +125,12 @@ class TrainSection(Keys):
     warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    amp: Literal["auto", "off", "bfloat16", "float16"] = "auto"
+
+    @field_validator("amp", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, given: Any) -> Any:
+        return "off" if given is False else given
 
 
 class FinetuneSection(TrainSection):

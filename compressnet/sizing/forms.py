@@ -6,16 +6,20 @@ import torch
 from torch import Tensor
 
 from compressnet.allocation.rounding import Compensation
+from compressnet.allocation.thrift import Thrift
+from compressnet.coding.quantisers import Uniform
 from compressnet.fitting import fit_linear_
 from compressnet.fitting.linear import RIDGE
 from compressnet.maths.hashing import normal
 from compressnet.plan import PlannedLayer
-from compressnet.sizing.options import Form
+from compressnet.sizing.options import COARSE, STEPS, Form, Rounded, entropy
 from compressnet.sizing.views import View
 from compressnet.structured import MethodConfig, StructuredWeight
 
 NOISE = 0.1  # standard deviations of a tensor's numbers
 NOTHING_LEFT = 0.95  # of the dense outputs: a ratio that loses so much has nothing to gain from a larger one
+ROUNDED = (COARSE[0], COARSE[2], STEPS[1])
+"""Steps, in standard deviations, at which rounding of a dense weight is measured."""
 FAR = 1.0  # nats: how much farther answers are moved is not measured
 _STEPS = 30  # of conjugate gradients
 _WIDEST = 2048  # inputs, of a layer whose rounding is thought to make up for itself
@@ -52,8 +56,9 @@ def forms(
     found = []
     for config in configs:
         if config is None:
-            share = 1.0 if view is None else _made_up(view)
-            found.append(Form(None, _standard(dense), 0, 0.0, share * weigh.noise(_noise(dense, 0).view_as(matrix))))
+            rounded = _rounded(matrix, view, moved)
+            noise = 0.0 if rounded else weigh.noise(_noise(dense, 0).view_as(matrix))
+            found.append(Form(None, _standard(dense), 0, 0.0, noise, rounded=rounded))
             continue
         weight = type(layer.build("meta"))(layer.shape, config, layer.seed or 0)
         _fit_(weight, dense, view, ridge)
@@ -135,7 +140,18 @@ def _spread(numbers: Tensor) -> float:
     return spread or max(numbers.abs().max().item(), 1e-30)
 
 
-def _made_up(view: View) -> float:
-    """What rounding of a dense weight loses, of what it would if errors of an input were not made up for by others."""
-    inputs = view.pairs.inputs
-    return 1.0 if inputs.gram is None or len(inputs.gram[0]) > _WIDEST else Compensation(inputs.gram).share
+def _rounded(matrix: Tensor, view: View | None, moved: Moved | None) -> Rounded | None:
+    """Round a dense weight as ``export`` does, at a few steps; None where that cannot be measured."""
+    inputs = None if view is None else view.pairs.inputs
+    if inputs is None or moved is None or inputs.gram is None or len(inputs.gram[0]) > _WIDEST:
+        return None
+    mean = inputs.mean if inputs.centred else torch.zeros_like(inputs.mean)
+    compensation = Compensation(inputs.gram + mean[:, :, None] * mean[:, None, :])
+    spread = _spread(matrix)
+    bits, losses = [], []
+    for step in ROUNDED:
+        quantiser = Uniform(step * spread)
+        rounded = compensation.round(matrix, Thrift.of(matrix, quantiser))
+        bits.append(entropy(quantiser.symbols(rounded)))
+        losses.append(moved(rounded - matrix, False))
+    return Rounded(ROUNDED, tuple(bits), tuple(losses))

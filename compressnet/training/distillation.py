@@ -11,11 +11,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.data.layout import channels_last
+from compressnet.data.loading import ahead
 from compressnet.plan import taught_layers
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import DistillSection
+from compressnet.training import distributed
 from compressnet.training.evaluation import Divergence
-from compressnet.training.transfer import Outputs, attention_loss, check_layers, feature_loss
+from compressnet.training.hints import Outputs, attention_loss, check_layers, feature_loss
 
 
 class Teacher:
@@ -100,7 +102,7 @@ class Teacher:
         loader: DataLoader,
         device: torch.device,
         *,
-        amp: bool = False,
+        half: torch.dtype | None = None,
         progress: Progress = SILENT,
         title: str = "comparing",
     ) -> Divergence:
@@ -109,16 +111,17 @@ class Teacher:
         model.eval()
         count, total = 0, 0.0
         with progress.task(title, len(loader)) as advance:
-            for images, _ in loader:
-                images = channels_last(images.to(device, non_blocking=True))
-                with torch.autocast(device.type, enabled=amp):
+            for images, _ in ahead(loader, device):
+                images = channels_last(images)
+                with torch.autocast(device.type, dtype=half, enabled=half is not None):
                     given, wanted = model(images), self.model(images)
                 total += divergence(given.float(), wanted.float()).item() * len(images)
                 count += len(images)
                 advance(1, divergence=total / count)
         model.train(was_training)
         self.layers.take()
-        return Divergence(count, total / count)
+        total, every = distributed.total(total, count)
+        return Divergence(int(every), total / every)
 
 
 def divergence(logits: Tensor, taught: Tensor, temperature: float = 1.0) -> Tensor:

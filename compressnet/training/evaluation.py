@@ -10,7 +10,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from compressnet.data.layout import channels_last
+from compressnet.data.loading import ahead
 from compressnet.progress import SILENT, Progress
+from compressnet.training import distributed
 
 
 @dataclass(frozen=True)
@@ -88,21 +90,31 @@ def evaluate(
     loader: DataLoader,
     device: torch.device,
     *,
-    amp: bool = False,
+    half: torch.dtype | None = None,
     progress: Progress = SILENT,
     title: str = "evaluating",
 ) -> Metrics:
-    """Evaluate a model; it is left in the mode it was in."""
+    """Evaluate a model; it is left in the mode it was in.
+
+    Args:
+        model: on the device.
+        loader: of the images; of this process's share, where there are several.
+        device: to evaluate on.
+        half: the type of autocast, or None.
+        progress: is told.
+        title: of the task.
+
+    Returns:
+        of the images of all processes.
+    """
     was_training = model.training
     model.eval()
     top1 = top5 = count = 0
     loss = 0.0
     with progress.task(title, len(loader)) as advance:
-        for images, labels in loader:
-            images = channels_last(images.to(device, non_blocking=True))
-            labels = labels.to(device, non_blocking=True)
-            with torch.autocast(device.type, enabled=amp):
-                logits = model(images)
+        for images, labels in ahead(loader, device):
+            with torch.autocast(device.type, dtype=half, enabled=half is not None):
+                logits = model(channels_last(images))
             logits = logits.float()
             loss += F.cross_entropy(logits, labels, reduction="sum").item()
             right = _ranked(logits) == labels[:, None]
@@ -111,7 +123,8 @@ def evaluate(
             count += len(labels)
             advance(1, top1=100 * top1 / count)
     model.train(was_training)
-    return Metrics(count, 100 * top1 / count, 100 * top5 / count, loss / count)
+    right1, right5, every, loss = distributed.total(top1, top5, count, loss)
+    return Metrics(int(every), 100 * right1 / every, 100 * right5 / every, loss / every)
 
 
 def _ranked(logits: Tensor) -> Tensor:

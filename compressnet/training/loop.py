@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from typing import Any
 
@@ -13,17 +13,20 @@ from torch.utils.data import DataLoader
 
 from compressnet.coding.quantisers import Quantiser, from_json
 from compressnet.data.layout import channels_last
-from compressnet.data.loading import make_loader
+from compressnet.data.loading import ahead, make_loader
 from compressnet.errors import TrainingError
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.output import replacing
 from compressnet.plan import PlannedBlock
 from compressnet.progress import SILENT, Progress
+from compressnet.training import distributed
+from compressnet.training.compiled import compiling
 from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.gradual import Mixture
 from compressnet.training.interrupt import Interrupted, StopRequest, stop_request
 from compressnet.training.objective import Objective
-from compressnet.training.quantised import QuantisedParameters
+from compressnet.training.precision import float32_products, half_of
+from compressnet.training.quantised import QuantisedParameters, Through
 from compressnet.training.run import Run, Standing
 from compressnet.training.schedule import learning_rate, make_optimizer
 from compressnet.training.state import load_state, save_state
@@ -39,14 +42,16 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
         TrainingError: the loss is not finite, or there is nothing to resume.
         Interrupted: it was asked to stop; the state is saved.
     """
-    torch.manual_seed(run.seed)
+    torch.manual_seed(distributed.own_seed(run.seed))
     model.to(run.device)
-    trainer = _Trainer(model, run, progress)
-    with stop_request() as request, closing(trainer.objective):
-        trainer.start(resume)
-        trainer.prepare(request)
-        while trainer.now.epoch < run.settings.epochs:
-            trainer.epoch(request)
+    exact = run.settings.amp == "off"
+    with stop_request() as request, float32_products(fast=not exact), compiling(run.compile):
+        trainer = _Trainer(model, run, progress)
+        with closing(trainer.objective):
+            trainer.start(resume)
+            trainer.prepare(request)
+            while trainer.now.epoch < run.settings.epochs:
+                trainer.epoch(request)
     return trainer.now
 
 
@@ -55,12 +60,12 @@ class _Trainer:
         self.model, self.run, self.progress = model, run, progress
         self.now = Standing()
         self.optimizer = make_optimizer(model, run.settings, run.layers)
-        self.amp = run.device.type == "cuda"
-        half = torch.bfloat16 if self.amp and torch.cuda.is_bf16_supported() else torch.float16
-        self.half = half if self.amp else torch.bfloat16
-        self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.amp and half is torch.float16)
+        self.half = half_of(run.settings.amp, run.device, run.title)
+        self.scaler = torch.amp.GradScaler(run.device.type, enabled=self.half is torch.float16)
         self.quantised: QuantisedParameters | None = None
         self.mixture: Mixture | None = None
+        self.network = self._prepared(model)
+        self.statistics = distributed.norm_statistics(model)
         self.objective = Objective(model, run)
 
     def start(self, resume: bool) -> None:
@@ -93,8 +98,8 @@ class _Trainer:
             self.save()
             self._write_history()
             self.progress.note(f"{self.run.title}, {name}: val {val}")
-            if request.number:
-                raise Interrupted(request.number, f"{self.run.title}, after {name}")
+            if number := distributed.agreed(request.number):
+                raise Interrupted(number, f"{self.run.title}, after {name}")
         if self.run.gradual is not None:
             heads = [block.head for block in self.run.layers if isinstance(block, PlannedBlock)]
             self.mixture = Mixture(self.model, self.run.gradual.dense, self.run.device, heads)
@@ -107,28 +112,28 @@ class _Trainer:
             advance(now.batch)
             for images, labels, indices in self._batches():
                 self._step(images, labels, indices)
+                distributed.average_(self.statistics)
                 now.batch += 1
                 speed = (now.batch * run.batch_size) / max(1e-9, now.seconds + time.monotonic() - began)
                 advance(1, **self._figures(), images_per_s=speed)
-                if request.number:
+                if number := distributed.agreed(request.number):
                     now.seconds += time.monotonic() - began
                     self.save()
                     place = f"epoch {now.epoch + 1}, step {now.batch} of {run.steps}"
-                    raise Interrupted(request.number, f"{run.title}, {place}")
+                    raise Interrupted(number, f"{run.title}, {place}")
         now.seconds += time.monotonic() - began
         self._end_epoch()
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, list[int]]]:
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Sequence[int]]]:
         run = self.run
         shuffled = permutation(len(run.train), derive(run.seed, self.now.epoch), Purpose.ORDER).tolist()
-        order = shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size or None]
-        loader: DataLoader = make_loader(run.train, run.batch_size, run.workers, order=order, device=run.device)
-        for number, (images, labels) in enumerate(loader):
-            yield images, labels, order[number * run.batch_size : (number + 1) * run.batch_size]
+        order = distributed.share(shuffled[self.now.batch * run.batch_size : run.steps * run.batch_size or None])
+        loader: DataLoader = make_loader(run.train, run.share, run.workers, order=order, device=run.device)
+        for number, (images, labels) in enumerate(ahead(loader, run.device)):
+            yield images, labels, order[number * run.share : (number + 1) * run.share]
 
-    def _step(self, images: Tensor, labels: Tensor, indices: list[int]) -> None:
+    def _step(self, images: Tensor, labels: Tensor, indices: Sequence[int]) -> None:
         run, now = self.run, self.now
-        images, labels = images.to(run.device, non_blocking=True), labels.to(run.device, non_blocking=True)
         images = channels_last(images if run.augment is None else run.augment(images))
         step = now.epoch * run.steps + now.batch
         if self.quantised is None and run.quantises(step):
@@ -139,11 +144,11 @@ class _Trainer:
         if self.mixture is not None:
             self.mixture.to_(run.compressed(step))
         self.optimizer.zero_grad()
-        with torch.autocast(run.device.type, dtype=self.half, enabled=self.amp):
-            outputs = self.model(images) if self.quantised is None else self.quantised.run(images)
-            loss, logits = self.objective(outputs, images, labels, indices, self.quantised)
-        value = loss.item()
-        if not math.isfinite(value):
+        with torch.autocast(run.device.type, dtype=self.half, enabled=self.half is not None):
+            loss, logits = self.objective(self.network(images), images, labels, indices, self.quantised)
+        hits = int((logits.argmax(1) == labels).sum()) if run.labels else 0
+        loss_sum, right, seen = distributed.total(loss.item() * len(labels), hits, len(labels))
+        if not math.isfinite(loss_sum):
             raise TrainingError(
                 f"the loss is not finite at epoch {now.epoch + 1}, step {now.batch + 1}",
                 cure=f"lower {run.title}.lr, or set {run.title}.clip_norm; the last good files are kept",
@@ -155,9 +160,9 @@ class _Trainer:
             nn.utils.clip_grad_norm_(learning, run.settings.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        now.loss_sum += value * len(labels)
-        now.right += int((logits.argmax(1) == labels).sum()) if run.labels else 0
-        now.seen += len(labels)
+        now.loss_sum += loss_sum
+        now.right += int(right)
+        now.seen += int(seen)
 
     def _begin_to_quantise(self) -> None:
         """From here on only epochs whose numbers are quantised can be the best."""
@@ -169,16 +174,24 @@ class _Trainer:
 
     def _quantise(self, quantisers: Mapping[str, Quantiser]) -> QuantisedParameters:
         self.quantised = QuantisedParameters(self.model, quantisers)
+        through = Through(self.model, self.quantised)
+        self.network = self._prepared(through, through.fixed)
         learning = list(self.quantised.parameters())
         lr = self.run.settings.lr
         self.optimizer.add_param_group({"params": learning, "lr": lr, "lr_scale": 1.0, "weight_decay": 0.0})
         return self.quantised
 
+    def _prepared(self, module: nn.Module, fixed: Iterable[str] = ()) -> Callable[[Tensor], Any]:
+        """What a step runs; evaluation runs the model itself."""
+        network = distributed.parallel(module, fixed)
+        return torch.compile(network, backend=self.run.compile) if self.run.compile else network
+
     def _evaluate(self) -> Metrics | Divergence:
         run, title = self.run, f"{self.run.title}: choosing"
-        loader = make_loader(run.val, run.batch_size, run.workers, device=run.device)
+        order = distributed.share(range(len(run.val)))
+        loader = make_loader(run.val, run.share, run.workers, order=order, device=run.device)
         measure = evaluate if run.labels or run.teacher is None else run.teacher.judge
-        return measure(self.model, loader, run.device, amp=self.amp, progress=self.progress, title=title)
+        return measure(self.model, loader, run.device, half=self.half, progress=self.progress, title=title)
 
     def _figures(self) -> dict[str, float]:
         """Of the images seen in the epoch under way."""
@@ -222,6 +235,8 @@ class _Trainer:
             self.run.save_best(self.model, val, {} if self.quantised is None else self.quantised.quantisers())
 
     def _write_history(self) -> None:
+        if distributed.rank():
+            return
         stages = [{"epoch": 0, "stage": name, "val": val} for name, val in self.now.stages.items()]
         lines = map(json.dumps, [{"epoch": 0, "val": self.now.before}, *stages, *self.now.history])
         with replacing(self.run.folder / "metrics.jsonl", force=True) as temporary:

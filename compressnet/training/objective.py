@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.training.hints import Outputs
 from compressnet.training.quantised import QuantisedParameters
 from compressnet.training.run import Run
-from compressnet.training.transfer import Outputs
 
 AUXILIARY_WEIGHT = 0.3  # of each auxiliary head's loss, as GoogLeNet was trained
 

@@ -13,6 +13,7 @@ from compressnet.maths.hashing import Purpose, permutation
 from compressnet.plan import check_taught, resolve_preprocessing
 from compressnet.recipe import DataSection, Recipe, read_recipe
 from compressnet.recipe.schema import CalibrationSection
+from compressnet.training.distributed import own_device
 from compressnet.zoo.models import skeleton
 from compressnet.zoo.preprocessing import Preprocessing
 
@@ -147,13 +148,13 @@ def choosing_images(recipe: Recipe, base: Preprocessing, where: str) -> tuple[to
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name: auto, cpu, cuda or cuda:N.
+    """The device of a name: auto, cpu, cuda or cuda:N; of several processes each has its own.
 
     Raises:
         DeviceError: it is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -166,4 +167,4 @@ def find_device(name: str) -> torch.device:
             f"--device {name}",
             "--device cpu works",
         )
-    return device
+    return own_device(device)

@@ -5,13 +5,14 @@ Parameters are wrapped by name, so that no method knows of it, and biases and la
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressnet.coding.quantisers import Quantiser
-from compressnet.training.learned import Learned, learned
+from compressnet.training.learned import Learned, LearnedCodebook, learned
 
 
 class QuantisedParameters(nn.ModuleList):
@@ -30,6 +31,11 @@ class QuantisedParameters(nn.ModuleList):
     def run(self, images: Tensor) -> Tensor:
         """The model's outputs with quantised numbers in the place of its parameters."""
         return functional_call(self.model[0], {name: each(tensor) for name, tensor, each in self._each()}, (images,))
+
+    @property
+    def fixed(self) -> Iterator[str]:
+        """Names of parameters that learn no more."""
+        return (name for name, _, each in self._each() if isinstance(each, LearnedCodebook))
 
     def nats(self) -> Tensor:
         """What all symbols cost, by running histograms; differentiable where numbers can move to cheaper symbols."""
@@ -66,3 +72,25 @@ class QuantisedParameters(nn.ModuleList):
         for (name, tensor), each in zip(self.of.items(), self, strict=True):
             assert isinstance(each, Learned)
             yield name, tensor, each
+
+
+class Through(nn.Module):
+    """A model as its quantisers make it, so that all that learns belongs to one module.
+
+    Args:
+        model: to train.
+        quantised: its parameters' quantisers.
+    """
+
+    def __init__(self, model: nn.Module, quantised: QuantisedParameters) -> None:
+        super().__init__()
+        self.model, self.quantised = model, quantised
+
+    @property
+    def fixed(self) -> list[str]:
+        """Names of parameters that learn no more."""
+        return [f"model.{name}" for name in self.quantised.fixed]
+
+    def forward(self, images: Tensor) -> Any:
+        """The model's outputs with quantised numbers in the place of its parameters."""
+        return self.quantised.run(images)

@@ -12,6 +12,7 @@ from compressnet.coding.quantisers import Quantiser
 from compressnet.data.datasets import PartDataset
 from compressnet.plan import PlannedBlock, PlannedLayer
 from compressnet.recipe import GradualSection, QuantiseSection, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics
 from compressnet.training.preparation import Stage
@@ -55,7 +56,7 @@ class Run:
         save_best: writes the model into the folder, which it makes, whenever an epoch is the best so far; it is given
             the quantisers of its numbers, too, where there are any.
         device: to train on.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         workers: processes that load images.
         seed: of the order of the images and of dropout.
         fingerprint: what the run depends on; a resumed run must have the same.
@@ -67,6 +68,7 @@ class Run:
         labels: whether those of the images are learned from; without them a teacher is needed.
         stages: what is done to the model once, before the first epoch, by name and in order.
         gradual: how weights go from dense to compressed, or None.
+        compile: the backend of ``torch.compile`` that steps are compiled by, or None.
     """
 
     settings: TrainSection
@@ -87,11 +89,17 @@ class Run:
     labels: bool = True
     stages: Mapping[str, Stage] = field(default_factory=dict)
     gradual: Gradual | None = None
+    compile: str | None = None
 
     @property
     def steps(self) -> int:
         """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
         return max(1, len(self.train) // self.batch_size)
+
+    @property
+    def share(self) -> int:
+        """Images a step of this process."""
+        return self.batch_size // distributed.count()
 
     @property
     def rate(self) -> float:

@@ -27,10 +27,12 @@ from compressnet.output import check_folder
 from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
+from compressnet.training import distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
 from compressnet.training.parts import need_data, open_images
+from compressnet.training.precision import half_of
 from compressnet.training.preparation import Preparation, Stage
 from compressnet.training.run import Gradual, Quantising, Run
 from compressnet.training.state import check_state
@@ -100,6 +102,7 @@ def train_stage(
     resume: bool = False,
     teacher: Teacher | None = None,
     dense: nn.Module | None = None,
+    compile: bool | str = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -116,6 +119,7 @@ def train_stage(
         resume: go on from ``last.pt``.
         teacher: the dense model to learn from, or None.
         dense: the same, where ``calibrate`` or ``gradual`` needs it.
+        compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
         progress: is told.
 
     Raises:
@@ -125,17 +129,21 @@ def train_stage(
     if spec is None or base is None:
         raise FileError("it holds a module that is not torchvision's", where, "train it with your own loop")
     data = need_data(recipe, where)
+    title = "pretrain" if description.stage == "dense" else "finetune"
+    half_of(settings.amp, device, title)
     labels = not isinstance(settings, FinetuneSection) or settings.labels
     count = spec.num_classes if labels else None
-    parts: dict[str, PartDataset] = {
-        part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
-    }
-    try:
-        parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
-    except DataError as error:
-        if labels:
-            raise
-        progress.note(f"nothing to test on: {error}")
+    with distributed.one_first():
+        parts: dict[str, PartDataset] = {
+            part: open_images(recipe, base, part, count, where, description.classes) for part in ("train", "val")
+        }
+        try:
+            parts["test"] = open_images(recipe, base, "test", spec.num_classes, where, description.classes)
+        except DataError as error:
+            if labels:
+                raise
+            progress.note(f"nothing to test on: {error}")
+    distributed.check_shares(data.batch_size, len(parts["train"]))
     of_data = tuple(parts["train"].classes) if labels else ()
     classes = _class_names(description.classes, of_data, spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
@@ -149,16 +157,18 @@ def train_stage(
     _check_auxiliary(model, spec, resolve_preprocessing(base, data, base.channels).crop)
 
     def save_best(best: nn.Module, metrics: Metrics | Divergence, quantisers: Mapping[str, Quantiser]) -> None:
+        if distributed.rank():
+            return
         results = dict(description.results) | {"val": metrics.to_json()}
         grids = {name: quantiser.to_json() for name, quantiser in quantisers.items()}
         save(best, path, dataclasses.replace(description, results=results, quantisers=grids), force=True)
 
-    title = "pretrain" if description.stage == "dense" else "finetune"
     fingerprint: dict[str, Any] = {
         "origin": origin,
         title: settings.model_dump(mode="json"),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
+        "processes": distributed.count(),
         "model": {"num_classes": spec.num_classes},
     }
     if (teacher or dense) and recipe.model is not None:
@@ -198,6 +208,7 @@ def train_stage(
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
         quantising=quantising,
+        compile="inductor" if compile is True else compile or None,
         labels=labels,
         stages=stages,
         gradual=gradual,
@@ -207,7 +218,8 @@ def train_stage(
     standing = train(model, run, resume=resume, progress=progress)
     test = None
     if "test" in parts:
-        loader = make_loader(parts["test"], data.batch_size, data.workers, device=device)
+        order = distributed.share(range(len(parts["test"])))
+        loader = make_loader(parts["test"], run.share, data.workers, order=order, device=device)
         test = evaluate(load(path).to(device), loader, device, progress=progress, title="testing")
     assert standing.before is not None
     assert standing.best is not None
@@ -222,7 +234,8 @@ def train_stage(
         {part: len(dataset) for part, dataset in parts.items()},
         {name: from_json(val) for name, val in standing.stages.items()},
     )
-    _add_results(path, trained)
+    if not distributed.rank():
+        _add_results(path, trained)
     return trained
 
 

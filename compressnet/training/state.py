@@ -13,22 +13,28 @@ import torch
 from compressnet.container import read_header
 from compressnet.digest import verify
 from compressnet.errors import FileError, ResumeError, TrainingError
+from compressnet.training import distributed
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write the state; it replaces the old one whole or not at all.
+    """Write the state; it replaces the old one whole or not at all. Process 0 writes, the others wait.
 
     Raises:
         TrainingError: it cannot be written.
     """
+    random = distributed.everyones(_random_state())
+    if distributed.rank():
+        distributed.wait()
+        return
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        torch.save(state | {"random": _random_state()}, temporary)
+        torch.save(state | {"random": random}, temporary)
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
         raise TrainingError(f"the state cannot be saved: {error}", str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
+    distributed.wait()
 
 
 def check_state(folder: Path, best: Path) -> None:
@@ -66,7 +72,7 @@ def load_state(path: Path, fingerprint: dict[str, Any]) -> dict[str, Any]:
         raise ResumeError("the state is damaged", str(path), "start anew with --force") from None
     if changes := "; ".join(_changes(before, fingerprint)):
         raise ResumeError(f"it belongs to another run: {changes}", str(path), "start anew with --force")
-    _set_random_state(state["random"])
+    _set_random_state(state["random"][distributed.rank()])
     return dict(state)
 
 

@@ -19,7 +19,13 @@ OPTIONS: Mapping[str, Mapping[str, type]] = {
     **{f"vit_{size}": {"image_size": int} for size in ("b_16", "b_32", "l_16", "l_32", "h_14")},
 }
 """Further arguments of a model's builder that a file may give, and their types."""
-IMAGE_SIZES: Mapping[str, int] = {"inception_v3": 299, "lenet5": 28, "lenet_300_100": 28, "freshnets_cnn": 32}
+IMAGE_SIZES: Mapping[str, int] = {
+    "inception_v3": 299,
+    "lenet5": 28,
+    "lenet_300_100": 28,
+    "freshnets_cnn": 32,
+    "resnet18_cifar": 32,
+}
 """Side of the images of models whose usual ones are not of 224 pixels."""
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn})
 

@@ -1,6 +1,6 @@
 """The small nets of the compression papers, registered so that ``torchvision.models.get_model`` knows them.
 
-Their weights come from a path, as torchvision publishes none. All three are plain ``nn.Sequential``: a block may
+Their weights come from a path, as torchvision publishes none. The first three are plain ``nn.Sequential``: a block may
 stand for a run of their layers, and nothing of ours is needed to run them.
 
 - ``lenet5``: LeNet-5 as Caffe and Deep Compression have it (20-50-500-10). Y. LeCun, L. Bottou, Y. Bengio, P. Haffner,
@@ -10,14 +10,18 @@ stand for a run of their layers, and nothing of ours is needed to run them.
 - ``freshnets_cnn``: the net of 5×5 convolutions that FreshNets compresses. W. Chen, J. Wilson, S. Tyree, K. Weinberger,
   Y. Chen, "Compressing Convolutional Neural Networks in the Frequency Domain", KDD 2016,
   https://arxiv.org/abs/1506.04449. It takes 32×32 images in colour.
+- ``resnet18_cifar``: torchvision's ResNet-18 with the first layer that ResNets have for 32×32 images in colour. K. He,
+  X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, section 4.2,
+  https://arxiv.org/abs/1512.03385.
 """
 
 from collections import OrderedDict
 
 from torch import nn
+from torchvision.models import ResNet, resnet18
 from torchvision.models._api import register_model
 
-NAMES = ("lenet5", "lenet_300_100", "freshnets_cnn")
+NAMES = ("lenet5", "lenet_300_100", "freshnets_cnn", "resnet18_cifar")
 NUM_CLASSES = 10
 
 
@@ -93,6 +97,26 @@ def freshnets_cnn(*, weights: None = None, num_classes: int = NUM_CLASSES, dropo
     children["flatten"] = nn.Flatten()
     children["fc"] = nn.Linear(4096, num_classes)
     return _sequential(children, in_channels=3)
+
+
+@register_model()
+def resnet18_cifar(*, weights: None = None, num_classes: int = NUM_CLASSES) -> ResNet:
+    """ResNet-18 with a 3×3 first convolution of stride 1, and no pooling behind it; its layers keep their names.
+
+    torchvision's halves an image twice before its first block, which leaves 8×8 of 32×32 pixels.
+
+    Args:
+        weights: there for ``get_model``; none are published.
+        num_classes: width of the last layer.
+
+    Returns:
+        (batch, 3, 32, 32), or any larger size, to logits of shape (batch, num_classes).
+    """
+    net = resnet18(num_classes=num_classes)
+    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(net.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's are
+    net.maxpool = nn.Identity()
+    return net
 
 
 def _sequential(children: OrderedDict[str, nn.Module], in_channels: int) -> nn.Sequential:

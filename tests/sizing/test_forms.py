@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from compressnet.methods import BY_NAME
 from compressnet.plan import PlannedLayer
-from compressnet.sizing.forms import FAR, NOISE, forms
+from compressnet.sizing.forms import FAR, NOISE, ROUNDED, forms
 from compressnet.sizing.views import View, views
 
 
@@ -88,7 +88,10 @@ def test_rounding_of_a_dense_weight_that_makes_up_for_itself_loses_less_than_noi
     draw = torch.Generator().manual_seed(5)
     drawn = [NOISE * DENSE.std(correction=0) * torch.randn(1, 12, 16, generator=draw) for _ in range(200)]
     wanted = sum(seen.loss(each, False) for each in drawn) / 200 / NOISE**2
-    assert 0.05 * wanted < made.noise < wanted
+    assert made.rounded is not None
+    assert made.rounded.steps == ROUNDED
+    for step, loss in zip(ROUNDED, made.rounded.losses, strict=True):
+        assert 0.02 < loss / (wanted * step**2 / 12) < 1
 
 
 def test_without_images_noise_of_a_dense_weight_is_relative_to_it() -> None:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call
 
 from compressnet.errors import TrainingError
-from compressnet.training.transfer import Outputs, attention_loss, check_layers, feature_loss
+from compressnet.training.hints import Outputs, attention_loss, check_layers, feature_loss
 
 
 def net() -> nn.Sequential:
