@@ -16,6 +16,8 @@ EXAMPLES = (
     "--set data.root=birds",
 )
 
+TENSORBOARD = "Write the history for TensorBoard, too; pip install 'compressnet[tensorboard]'."
+
 
 def finetune(
     file: File,
@@ -24,6 +26,7 @@ def finetune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where an interrupted run stopped.")] = False,
     force: Force = False,
     compile: Compile = False,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help=TENSORBOARD)] = False,
     set_: Set = None,
     json: Json = False,
 ) -> None:
@@ -45,6 +48,7 @@ def finetune(
         force=force,
         overrides=set_ or (),
         compile=compile,
+        tensorboard=tensorboard,
         progress=progress(),
     )
     if not is_first():

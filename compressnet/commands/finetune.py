@@ -14,7 +14,7 @@ from compressnet.plan import resolve_preprocessing
 from compressnet.pretrained import classes_of, num_classes_of, with_weights
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe
-from compressnet.training import distributed
+from compressnet.training import board, distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
 from compressnet.training.stage import Trained, check_start, train_stage
@@ -34,6 +34,7 @@ def finetune(
     force: bool = False,
     overrides: Iterable[str] = (),
     compile: bool | str = False,
+    tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train the model of a file by the recipe it carries.
@@ -50,11 +51,14 @@ def finetune(
         force: start anew where there are files already.
         overrides: ``key.path=value`` each, on the recipe in the file.
         compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
+        tensorboard: write the history for TensorBoard, too, into the folder ``tensorboard`` in the output.
         progress: is told.
 
     Raises:
         CompressnetError: the file or the data are wrong, or there is nothing to resume.
     """
+    if tensorboard:
+        board.check()
     on, best = find_device(device), Path(output) / "best.safetensors"
     progress = SILENT if distributed.rank() else progress
     check_start(best, resume, force)
@@ -84,6 +88,7 @@ def finetune(
         teacher=Teacher(taught, distill, on) if taught and (distill := recipe.finetune.distill) else None,
         dense=_dense_model(description, recipe, "calibrate", "gradual"),
         compile=compile,
+        tensorboard=tensorboard,
         progress=progress,
     )
 

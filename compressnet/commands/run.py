@@ -22,10 +22,13 @@ from compressnet.pretrained import dense_model, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.sizing import check_budget
-from compressnet.training.evaluation import Metrics
+from compressnet.training.evaluation import Divergence, Metrics, from_json
 from compressnet.training.interrupt import Interrupted
-from compressnet.training.parts import find_device, need_labels
+from compressnet.training.parts import check_batch, find_device, need_labels
 from compressnet.training.stage import check_start, train_stage
+
+_INDIFFERENT: dict[str, Any] = {"data": {"workers", "cache"}, "pretrain": {"save_every"}, "finetune": {"save_every"}}
+"""The keys that change nothing of what a stage gives."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Finished:
         folder: of its files.
         skipped: stages that were done already.
         metrics: of each model on the test part: dense (where it is trained), finetuned, exported.
+        val: the same on the val part, as training has measured it; converted, and after stages before training, too.
+        nbytes: of each model's file.
         account: of the exported file.
         dense_file_nbytes: of the dense model's file in fp32, where the run has trained it; else of its numbers.
     """
@@ -43,6 +48,8 @@ class Finished:
     folder: Path
     skipped: tuple[str, ...]
     metrics: Mapping[str, Metrics]
+    val: Mapping[str, Metrics | Divergence]
+    nbytes: Mapping[str, int]
     account: Account
     dense_file_nbytes: int
 
@@ -52,6 +59,8 @@ class Finished:
             "folder": str(self.folder),
             "skipped": list(self.skipped),
             "metrics": {name: metrics.to_json() for name, metrics in self.metrics.items()},
+            "val": {name: metrics.to_json() for name, metrics in self.val.items()},
+            "nbytes": dict(self.nbytes),
             "dense_file_nbytes": self.dense_file_nbytes,
             "report": self.account.to_json(),
         }
@@ -96,18 +105,20 @@ class _Pipeline:
         self.plan, self.recipe = plan, plan.recipe
         self.folder, self.device, self.compile, self.progress = folder, device, compile, progress
         self.ledger = Ledger(folder)
-        self.asked = plan.recipe.model_dump(mode="json", exclude={"data": {"workers", "cache"}})
+        self.asked = plan.recipe.model_dump(mode="json", exclude=_INDIFFERENT)
         self.metrics: dict[str, Metrics] = {}
+        self.val: dict[str, Metrics | Divergence] = {}
 
     def run(self) -> Finished:
         dense_nbytes = self._dense()
-        last = self._convert()
+        files = {"converted": self._convert()}
         if self.recipe.finetune.epochs:
-            last = self._finetune(last)
-        account = self._export(last)
-        return Finished(
-            self.folder, tuple(self.ledger.skipped), self.metrics, account, dense_nbytes or account.dense_nbytes
-        )
+            files["finetuned"] = self._finetune(files["converted"])
+        account = self._export(list(files.values())[-1])
+        dense_nbytes = dense_nbytes or account.dense_nbytes
+        nbytes = {"dense": dense_nbytes, **{name: file.stat().st_size for name, file in files.items()}}
+        nbytes["exported"] = account.file_nbytes or 0
+        return Finished(self.folder, tuple(self.ledger.skipped), self.metrics, self.val, nbytes, account, dense_nbytes)
 
     def _dense(self) -> int | None:
         """Train the dense model, or measure the one there is; the baseline either way."""
@@ -139,7 +150,7 @@ class _Pipeline:
             return trained.to_json()
 
         trained = self.ledger.stage("pretrain", asked, path, lambda: _resuming(path.parent, go))
-        self.metrics["dense"] = Metrics(**trained["test"])
+        self.metrics["dense"], self.val["dense"] = Metrics(**trained["test"]), Metrics(**trained["best"])
         assert self.recipe.model is not None
         section = self.recipe.model.model_copy(update={"weights": str(path)})
         self.recipe = self.recipe.model_copy(update={"model": section, "pretrain": None})
@@ -181,6 +192,9 @@ class _Pipeline:
             ).to_json()
 
         trained = self.ledger.stage("finetune", asked, path, lambda: _resuming(path.parent, go))
+        self.val["converted"] = from_json(trained["before"])
+        self.val |= {f"after {stage}": from_json(val) for stage, val in trained.get("stages", {}).items()}
+        self.val["finetuned"] = from_json(trained["best"])
         if "test" in trained:
             self.metrics["finetuned"] = Metrics(**trained["test"])
         return path
@@ -208,7 +222,9 @@ class _Pipeline:
         return [f"{name}={json.dumps(wanted[name], ensure_ascii=False)}" for name in sections]
 
     def _evaluate_dense(self) -> Metrics:
-        calibration_images(self.plan)  # what convert would refuse is told before weights are downloaded
+        images = calibration_images(self.plan)  # what later stages refuse is told before weights are downloaded
+        if images is not None and self.recipe.data is not None and self.recipe.finetune.epochs:
+            check_batch(self.recipe.data, len(images))
         return evaluate_recipe(self.recipe, device=self.device, progress=self.progress)
 
     def _measure(self, name: str, asked: list[Any], make: Callable[[], Metrics]) -> None:

@@ -1,6 +1,7 @@
 """Batches of a part, in a given order, with errors that read well even from a worker process."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,22 +11,39 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate
 from compressnet.data.datasets import PartDataset
 from compressnet.data.memory import InMemory
 from compressnet.errors import DataError
+from compressnet.maths.hashing import derive
 
 
 class _Guarded(Dataset[Any]):
-    """Gives a DataError as an item: raised in a worker, PyTorch would bury its text in a traceback."""
+    """Gives a DataError as an item: raised in a worker, PyTorch would bury its text in a traceback.
 
-    def __init__(self, dataset: PartDataset) -> None:
-        self._dataset = dataset
+    What is drawn for an image depends on the seed and its index alone: not on the process it is loaded in, nor on the
+    images before it.
+    """
+
+    def __init__(self, dataset: PartDataset, seed: int) -> None:
+        self._dataset, self._seed = dataset, seed
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | DataError:
         try:
-            return self._dataset[index]
+            with _drawing_from(derive(self._seed, index)):
+                return self._dataset[index]
         except DataError as error:
             return error
+
+
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Within it torch's generator of the CPU is one of a seed; then it goes on as if nothing had been drawn."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of CUDA, too
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
 
 
 def _collate(items: list[Any]) -> Any:
@@ -48,6 +66,7 @@ def make_loader(
     workers: int,
     *,
     order: Sequence[int] | None = None,
+    seed: int = 0,
     device: torch.device | str,
 ) -> DataLoader[Any]:
     """Batches of float32 images (batch, channels, height, width) and int64 labels (batch,).
@@ -57,6 +76,7 @@ def make_loader(
         batch_size: images a batch; the last may have fewer.
         workers: processes that load images; 0 loads them in this one.
         order: indices to give, in this order; each once, in the data set's order, when None.
+        seed: of what is drawn to augment each image; the same images come whatever the number of workers.
         device: where the batches go; their memory is pinned for CUDA.
 
     Raises:
@@ -72,13 +92,13 @@ def make_loader(
         batches = BatchSampler(order, batch_size, drop_last=False)
         return Batches(dataset, batch_size=None, sampler=batches, pin_memory=pin, generator=unused)
     return Batches(
-        _Guarded(dataset),
+        _Guarded(dataset, seed),
         batch_size=batch_size,
         sampler=order,
         num_workers=workers,
         collate_fn=_collate,
         pin_memory=pin,
-        generator=None if workers else unused,
+        generator=unused,
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from compressnet.fitting.linear import RIDGE
 from compressnet.keys import Keys
 from compressnet.nbytes import parse_nbytes
+from compressnet.recipe.frequency import Frequency
 from compressnet.recipe.recovery import (
     BatchNormSection,
     CalibrateSection,
@@ -52,8 +53,9 @@ class DataSection(Keys):
         batch_size: images a step, of all processes together.
         workers: processes that load images; 0 loads in the main process.
         val_fraction: share of the training part held out to choose by, where the data set has no such part.
-        augment: of training images: none, flip, crop (random resized crop and flip), or affine (each image of a batch
-            turned, scaled and shifted a little).
+        augment: of training images: none, flip, crop (random resized crop and flip), randaugment (these and
+            RandAugment), or affine (each image of a batch turned, scaled and shifted a little).
+        magnitude: of randaugment.
         cache: keep images in memory as the model sees them while training, where they are not augmented one by one
             and take at most 1 GiB.
         preset: torchvision weights whose preprocessing is used, such as ``SqueezeNet1_1_Weights.IMAGENET1K_V1``.
@@ -72,7 +74,8 @@ class DataSection(Keys):
     batch_size: int = Field(default=64, ge=1)
     workers: int = Field(default=0, ge=0, le=256)
     val_fraction: float = Field(default=0.1, gt=0, lt=1)
-    augment: Literal["none", "flip", "crop", "affine"] = "none"
+    augment: Literal["none", "flip", "crop", "randaugment", "affine"] = "none"
+    magnitude: int = Field(default=9, ge=0, le=30)
     cache: bool = True
     preset: str | None = None
     resize: int | None = Field(default=None, ge=1, le=4096)
@@ -106,25 +109,41 @@ class TrainSection(Keys):
 
     Args:
         epochs: passes over the training part.
-        lr: the highest learning rate; it rises linearly over ``warmup_epochs`` and falls along a cosine.
+        lr: the highest learning rate.
+        schedule: how the learning rate falls after it has risen over ``warmup_epochs``: cosine, to zero; one_cycle,
+            along cosines from a 25th up and down to a 250,000th; step, times ``gamma`` every ``step_epochs``; constant.
+        step_epochs: of the schedule step, counted from the start.
+        gamma: of the schedule step.
+        warmup_epochs: over which the learning rate rises; may be a fraction.
         optimizer: adamw or sgd.
         momentum: of sgd.
         weight_decay: of all parameters but biases and norm layers.
-        warmup_epochs: may be a fraction.
         label_smoothing: of the cross-entropy.
+        mixup: α of the Beta distribution by which images of a batch are mixed with each other, or null.
+        cutmix: the same of rectangles cut out of other images; with ``mixup``, each batch takes one of the two.
         clip_norm: largest gradient norm, or null.
+        ema: decay of a moving average of all numbers, which is what is evaluated and saved then; or null.
+        save_every: so many steps, or minutes such as ``10min``, what ``--resume`` needs is saved; at the end of each
+            epoch it is anyway.
         amp: which half type products are computed in: auto, bfloat16 or else float16 on CUDA, none elsewhere; off;
             bfloat16; or float16.
     """
 
     epochs: int = Field(default=10, ge=0)
     lr: float = Field(default=0.001, gt=0, allow_inf_nan=False)
+    schedule: Literal["cosine", "one_cycle", "step", "constant"] = "cosine"
+    step_epochs: int = Field(default=10, ge=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    warmup_epochs: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    mixup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    cutmix: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    save_every: Frequency = None
     amp: Literal["auto", "off", "bfloat16", "float16"] = "auto"
 
     @field_validator("amp", mode="before")

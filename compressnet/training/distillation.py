@@ -50,7 +50,7 @@ class Teacher:
 
     @torch.no_grad()
     def keep(self, loader: DataLoader, progress: Progress = SILENT) -> None:
-        """Ask once for every training image, in its order; right where images are not augmented.
+        """Ask once for every training image, in its order; right where images are neither augmented nor mixed.
 
         Where layers are taught it is asked at every step all the same: their outputs are too many to keep.
         """

@@ -98,7 +98,8 @@ def open_images(
     """
     data = need_data(recipe, where) if num_classes is None else need_labels(recipe, where)
     preprocessing = resolve_preprocessing(base, data, base.channels)
-    transform = preprocessing.transform("none" if part != "train" or data.augment == "affine" else data.augment)
+    single = "none" if part != "train" or data.augment == "affine" else data.augment
+    transform = preprocessing.transform(single, data.magnitude)
     dataset = open_part(data, part, transform, recipe.seed)
     if num_classes is None:
         return dataset
@@ -111,6 +112,21 @@ def open_images(
             f"or `finetune FILE --set model.num_classes={len(dataset.classes)}` makes the last layer anew",
         )
     return dataset
+
+
+def check_batch(data: DataSection, images: int) -> None:
+    """Refuse a batch that is larger than the training part.
+
+    Args:
+        data: the recipe's section.
+        images: of the training part.
+
+    Raises:
+        DataError: with the largest batch there can be.
+    """
+    if data.batch_size > images:
+        what = f"{data.batch_size} images a step, but there are {images} to train on"
+        raise DataError(what, "data.batch_size", f"set it to {images} at most")
 
 
 def sample_images(dataset: PartDataset, count: int, seed: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ Parameters are wrapped by name, so that no method knows of it, and biases and la
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from compressnet.coding.quantisers import Quantiser
+from compressnet.training.holding import holding
 from compressnet.training.learned import Learned, LearnedCodebook, learned
 
 
@@ -54,19 +55,9 @@ class QuantisedParameters(nn.ModuleList):
         """The quantisers as they stand."""
         return {name: each.quantiser() for name, _, each in self._each()}
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """Within it the model has the quantised numbers themselves, to be evaluated or saved."""
-        kept = [tensor.detach().clone() for tensor in self.of.values()]
-        with torch.no_grad():
-            for _, tensor, each in self._each():
-                tensor.copy_(each.numbers(tensor))
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, before in zip(self.of.values(), kept, strict=True):
-                    tensor.copy_(before)
+        return holding(list(self.of.values()), [each.numbers(tensor) for _, tensor, each in self._each()])
 
     def _each(self) -> Iterator[tuple[str, Tensor, Learned]]:
         for (name, tensor), each in zip(self.of.items(), self, strict=True):

@@ -64,8 +64,10 @@ class Run:
         teacher: the dense model to learn from, or None.
         layers: and blocks of the plan, which may have learning rates and weight decays of their own.
         augment: changes a batch of images, or None.
+        mix: mixes the images of a batch, and gives the shares of the classes in the place of their labels; or None.
         quantising: how to train through quantisers, or None.
         labels: whether those of the images are learned from; without them a teacher is needed.
+        on_epoch: told each line of ``metrics.jsonl`` as it comes.
         compile: the backend of ``torch.compile`` that steps are compiled by, or None.
         stages: what is done to the model once, before the first epoch, by name and in order.
         gradual: how weights go from dense to compressed, or None.
@@ -85,16 +87,18 @@ class Run:
     teacher: Teacher | None = None
     layers: Sequence[PlannedLayer | PlannedBlock] = ()
     augment: Callable[[Tensor], Tensor] | None = None
+    mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
     quantising: Quantising | None = None
     labels: bool = True
     compile: str | None = None
+    on_epoch: Callable[[Mapping[str, Any]], None] = lambda record: None
     stages: Mapping[str, Stage] = field(default_factory=dict)
     gradual: Gradual | None = None
 
     @property
     def steps(self) -> int:
-        """Steps an epoch; an incomplete last batch is left out, unless it is the only one."""
-        return max(1, len(self.train) // self.batch_size)
+        """Steps an epoch; an incomplete last batch is left out."""
+        return len(self.train) // self.batch_size
 
     @property
     def share(self) -> int:
@@ -145,10 +149,12 @@ class Standing:
         quantisers: that training goes through, as they were chosen.
         stages: on the val part, after each stage that is done.
         history: a line an epoch.
-        loss_sum: over the images seen in the epoch under way.
-        right: of these.
+        loss_sum: over the images learned from in the epoch under way.
+        right: of these, whose label, or largest share of one, is the likeliest class.
         seen: how many.
-        seconds: that they took.
+        seconds: of the epoch under way.
+        skipped: its steps whose loss or gradient was not finite.
+        skipped_in_a_row: of all steps, the last ones.
     """
 
     epoch: int = 0
@@ -160,6 +166,31 @@ class Standing:
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0
-    right: int = 0
+    right: int | None = None
     seen: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def count(self, loss_sum: float, right: int | None, seen: int) -> None:
+        """Take in a step, of so many images; how many were right is None where there are no labels."""
+        self.loss_sum += loss_sum
+        self.seen += seen
+        self.skipped_in_a_row = 0
+        if right is not None:
+            self.right = (self.right or 0) + right
+
+    def figures(self) -> dict[str, Any]:
+        """Of the epoch under way."""
+        seen = max(1, self.seen)
+        accuracy = {} if self.right is None else {"top1": 100 * self.right / seen}
+        return {"loss": self.loss_sum / seen, **accuracy, "images_per_s": self.seen / max(1e-9, self.seconds)}
+
+    def begin_epoch(self) -> None:
+        """After one is done."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.right, self.seen, self.seconds, self.skipped = 0.0, None, 0, 0.0, 0
+
+    def place(self, ahead: int = 0) -> str:
+        """How far it is, or will be some steps ahead, for messages."""
+        return f"epoch {self.epoch + 1}, step {self.batch + ahead}"

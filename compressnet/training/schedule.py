@@ -50,7 +50,12 @@ def _scale(layer: PlannedLayer | PlannedBlock, name: str) -> float:
 
 
 def learning_rate(settings: TrainSection, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of a step: a linear warm-up, then a cosine down to zero.
+    """The learning rate of a step: a warm-up, then the schedule.
+
+    A function of the step alone, so that a resumed run needs no state for it. The values are those of torch's
+    ``LinearLR`` followed by ``CosineAnnealingLR``, ``StepLR`` or ``ConstantLR``, and of ``OneCycleLR``.
+
+    Smith, Topin: Super-Convergence, 2018, https://arxiv.org/abs/1708.07120, is the source of one_cycle.
 
     >>> settings = TrainSection(epochs=2, lr=1.0, warmup_epochs=1)
     >>> [round(learning_rate(settings, step, 2), 2) for step in range(4)]
@@ -58,6 +63,24 @@ def learning_rate(settings: TrainSection, step: int, steps_per_epoch: int) -> fl
     """
     total = settings.epochs * steps_per_epoch
     warmup = min(round(settings.warmup_epochs * steps_per_epoch), total - 1)
+    if settings.schedule == "one_cycle":
+        return settings.lr * _one_cycle(step, max(0, warmup - 1), total - 1)
     if step < warmup:
         return settings.lr * (step + 1) / warmup
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+    if settings.schedule == "constant":
+        return settings.lr
+    if settings.schedule == "step":
+        return settings.lr * settings.gamma ** (step // (settings.step_epochs * steps_per_epoch))
+    return settings.lr * _cosine(1, 0, (step - warmup) / max(1, total - warmup))
+
+
+def _one_cycle(step: int, top: int, end: int) -> float:
+    """From 1 / 25 at step 0 to 1 at the top, and down to 1 / 250,000 at the end: torch's default divisors."""
+    if step < top:
+        return _cosine(1 / 25, 1, step / top)
+    return _cosine(1, 1 / 25 / 1e4, (step - top) / max(1, end - top))
+
+
+def _cosine(start: float, end: float, part: float) -> float:
+    """Half a wave from the start to the end."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * part))

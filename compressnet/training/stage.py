@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from compressnet.data import memory
 from compressnet.data.affine import random_affine
 from compressnet.data.datasets import PartDataset
 from compressnet.data.loading import make_loader
+from compressnet.data.mixing import Mixing
 from compressnet.description import Description
 from compressnet.errors import DataError, FileError, TrainingError
 from compressnet.fitting.linear import RIDGE
@@ -28,14 +30,15 @@ from compressnet.plan import PlannedBlock, PlannedLayer, resolve_preprocessing
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
 from compressnet.training import distributed
+from compressnet.training.board import Board
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
-from compressnet.training.parts import need_data, open_images
+from compressnet.training.parts import check_batch, need_data, open_images
 from compressnet.training.precision import half_of
 from compressnet.training.preparation import Preparation, Stage
 from compressnet.training.run import Gradual, Quantising, Run
-from compressnet.training.state import check_state
+from compressnet.training.state import check_state, sweep
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
 
 
@@ -64,6 +67,11 @@ class Trained:
     images: dict[str, int]
     stages: dict[str, Metrics | Divergence] = field(default_factory=dict)
 
+    @property
+    def nbytes(self) -> int:
+        """Of the file."""
+        return self.path.stat().st_size
+
     def to_json(self) -> dict[str, Any]:
         """For ``--json`` and the file's results."""
         figures = dataclasses.asdict(self) | {"path": str(self.path)}
@@ -83,6 +91,7 @@ def check_start(path: Path, resume: bool, force: bool) -> None:
         ResumeError: there is nothing to resume.
     """
     check_folder(path.parent)
+    sweep(path, path.with_name("last.pt"), path.with_name("metrics.jsonl"))
     if resume:
         check_state(path.parent, path)
     elif path.exists() and not force:
@@ -103,6 +112,7 @@ def train_stage(
     teacher: Teacher | None = None,
     dense: nn.Module | None = None,
     compile: bool | str = False,
+    tensorboard: bool = False,
     progress: Progress = SILENT,
 ) -> Trained:
     """Train, keep the best epoch by the val part, evaluate it once on the test part.
@@ -120,6 +130,7 @@ def train_stage(
         teacher: the dense model to learn from, or None.
         dense: the same, where ``calibrate`` or ``gradual`` needs it.
         compile: steps are compiled by ``torch.compile``, with the backend of that name where it is one.
+        tensorboard: write the history for TensorBoard, too, into a folder ``tensorboard`` beside the file.
         progress: is told.
 
     Raises:
@@ -144,6 +155,8 @@ def train_stage(
                 raise
             progress.note(f"nothing to test on: {error}")
     distributed.check_shares(data.batch_size, len(parts["train"]))
+    if settings.epochs:
+        check_batch(data, len(parts["train"]))
     of_data = tuple(parts["train"].classes) if labels else ()
     classes = _class_names(description.classes, of_data, spec.num_classes)
     description = dataclasses.replace(description, classes=classes)
@@ -165,7 +178,7 @@ def train_stage(
 
     fingerprint: dict[str, Any] = {
         "origin": origin,
-        title: settings.model_dump(mode="json"),
+        title: settings.model_dump(mode="json", exclude={"save_every"}),
         "data": data.model_dump(mode="json", exclude={"workers", "cache"}),
         "seed": recipe.seed,
         "processes": distributed.count(),
@@ -192,6 +205,7 @@ def train_stage(
         stages = preparation.stages(model, settings, progress)
         if settings.gradual and dense is not None:
             gradual = Gradual(settings.gradual, dense)
+    board = Board(path.parent / "tensorboard")
     run = Run(
         settings,
         parts["train"],
@@ -207,15 +221,18 @@ def train_stage(
         teacher=teacher,
         layers=layers,
         augment=random_affine if data.augment == "affine" else None,
+        mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
         compile="inductor" if compile is True else compile or None,
         labels=labels,
         stages=stages,
         gradual=gradual,
+        **({"on_epoch": board} if tensorboard and not distributed.rank() else {}),
     )
-    if teacher is not None and data.augment == "none":
+    if teacher is not None and data.augment == "none" and run.mix is None:
         teacher.keep(make_loader(parts["train"], data.batch_size, data.workers, device=device), progress)
-    standing = train(model, run, resume=resume, progress=progress)
+    with closing(board):
+        standing = train(model, run, resume=resume, progress=progress)
     test = None
     if "test" in parts:
         order = distributed.share(range(len(parts["test"])))

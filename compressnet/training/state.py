@@ -1,7 +1,7 @@
 """``last.pt``: everything a run needs to go on where it stopped."""
 
+import glob
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from compressnet.container import read_header
 from compressnet.digest import verify
 from compressnet.errors import FileError, ResumeError, TrainingError
+from compressnet.output import replacing
 from compressnet.training import distributed
 
 
@@ -26,15 +27,31 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     if distributed.rank():
         distributed.wait()
         return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        torch.save(state | {"random": random}, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        raise TrainingError(f"the state cannot be saved: {error}", str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path, force=True) as temporary:
+            _write(temporary, state | {"random": random})
+    except FileError as error:
+        cure = "the state before it is kept: make room, and --resume goes on from there"
+        raise TrainingError(f"the state is not saved: {error}", cure=cure) from None
     distributed.wait()
+
+
+def _write(path: Path, state: dict[str, Any]) -> None:
+    """What the system refuses is an OSError; torch hides it behind a word about its archive."""
+    try:
+        with path.open("wb") as file:
+            torch.save(state, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
+
+
+def sweep(*paths: Path) -> None:
+    """Remove what a process that was killed while it wrote one of these files has left."""
+    for path in paths:
+        for part in path.parent.glob(f".{glob.escape(path.stem)}.*.part{path.suffix}"):
+            part.unlink(missing_ok=True)
 
 
 def check_state(folder: Path, best: Path) -> None:
@@ -48,7 +65,8 @@ def check_state(folder: Path, best: Path) -> None:
         ResumeError: there is no state, or the best epoch so far is gone or damaged.
     """
     if not (folder / "last.pt").exists():
-        raise ResumeError("there is nothing to resume", str(folder / "last.pt"), "start without --resume")
+        cure = "start anew with --force" if best.exists() else "start without --resume"
+        raise ResumeError("there is nothing to resume", str(folder / "last.pt"), cure)
     try:
         verify(read_header(best))
     except FileError:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compressnet.errors import FileError, RecipeError
 from compressnet.maths.hashing import normal
 
-Augment = Literal["none", "flip", "crop"]
+Augment = Literal["none", "flip", "crop", "randaugment"]
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 SIZE = 224
 MAX_SIZE = 8192
@@ -94,21 +94,27 @@ class Preprocessing:
             return "std", f"{list(self.std)!r} are not all above 0"
         return None
 
-    def transform(self, augment: Augment = "none") -> Callable[[Image.Image], Tensor]:
+    def transform(self, augment: Augment = "none", magnitude: int = 9) -> Callable[[Image.Image], Tensor]:
         """What makes a float32 tensor of shape (channels, crop, crop) of a PIL image; it can be pickled.
 
         Args:
             augment: ``none``, exactly torchvision's evaluation preset; ``flip``, mirrored half the time; ``crop``, a
-                random part of 35 to 100 % of the image's area, mirrored half the time.
+                random part of 35 to 100 % of the image's area, mirrored half the time; ``randaugment``, the same and
+                two operations drawn for each image (Cubuk et al., https://arxiv.org/abs/1909.13719), in the order of
+                torchvision's training recipes.
+            magnitude: of these operations, 0 to 30.
         """
         from torchvision import transforms
+        from torchvision.transforms.v2 import RandAugment
 
         mode = transforms.InterpolationMode(self.interpolation)
         cut = [transforms.Resize(self.resize, mode, antialias=True), transforms.CenterCrop(self.crop)]
-        if augment == "crop":
+        if augment in ("crop", "randaugment"):
             cut = [transforms.RandomResizedCrop(self.crop, CROP_SCALE, interpolation=mode, antialias=True)]
         if augment != "none":
             cut.append(transforms.RandomHorizontalFlip())
+        if augment == "randaugment":
+            cut.append(RandAugment(magnitude=magnitude, interpolation=transforms.InterpolationMode.BILINEAR))
         scale = [
             transforms.PILToTensor(),
             transforms.ConvertImageDtype(torch.float32),

@@ -37,6 +37,7 @@ def test_finetune_writes_its_files_and_prints_its_figures(converted: Path, tmp_p
     assert tree(tmp_path / "ft").keys() == {"best.safetensors", "last.pt", "metrics.jsonl"}
     assert "val before      6" in output
     assert "val best        6" in output
+    assert f"best.safetensors: {(tmp_path / 'ft' / 'best.safetensors').stat().st_size:,} bytes, the best" in output
 
 
 def test_finetune_gives_json(converted: Path, tmp_path: Path) -> None:
@@ -129,11 +130,24 @@ def test_run_shows_each_accuracy_then_the_report(recipe: Path, done: Path) -> No
     result = compressnet("run", recipe, "-o", done)
     assert result.exit_code == 0, result.stderr
     assert "done before with the same inputs: pretrain, convert, finetune, export" in result.stdout
-    measured = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines()[4:7]}
-    assert measured == {"dense": "64", "finetuned": "64", "exported": "64"}
-    assert f"exported {(done / 'model.safetensors').stat().st_size:,} bytes" in result.stdout
+    shown = {cells[0]: cells[1:] for cells in map(str.split, result.stdout.splitlines()[4:8])}
+    finished = read_json("run", recipe, "-o", done)
+    val, test = ({name: f"{each['top1']:.2f}" for name, each in finished[of].items()} for of in ("val", "metrics"))
+    assert {name: cells[-1] for name, cells in shown.items()} == {
+        name: f"{path.stat().st_size:,}"
+        for name, path in {
+            "dense": done / "pretrain" / "dense.safetensors",
+            "converted": done / "converted.safetensors",
+            "finetuned": done / "finetune" / "best.safetensors",
+            "exported": done / "model.safetensors",
+        }.items()
+    }
+    assert shown["dense"][:2] == [val["dense"], test["dense"]]
+    assert shown["converted"][0] == val["converted"]
+    assert shown["finetuned"][:2] == [val["finetuned"], test["finetuned"]]
+    assert shown["exported"][0] == test["exported"]
     assert "total" in result.stdout
-    assert read_json("run", recipe, "-o", done)["report"]["stage"] == "exported"
+    assert finished["report"]["stage"] == "exported"
 
 
 def test_predict_names_classes(exported: Path, tmp_path: Path) -> None:

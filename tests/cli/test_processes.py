@@ -182,3 +182,10 @@ def test_a_terminal_shows_bars(converted: Path) -> None:
     assert "evaluating" in shown
     assert "━" in shown
     assert "top1" in shown
+
+
+def test_a_terminal_shows_how_training_goes(converted: Path, tmp_path: Path) -> None:
+    shown = on_terminal("finetune", converted, "-o", tmp_path / "out", *TRAINING, columns=120)
+    for part in ("finetune: epoch 2 of 3", "img/s", "loss ", "top1 "):
+        assert part in shown
+    assert re.search(r"\d:\d\d<\d:\d\d", shown), "the time it took, and the time that is left"

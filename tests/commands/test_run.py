@@ -8,7 +8,7 @@ from torchvision.models import get_model
 
 import compressnet
 from compressnet.description import describe
-from compressnet.errors import FileError
+from compressnet.errors import DataError, FileError
 
 
 def test_all_stages_run_and_a_second_call_skips_them(lenet: dict[str, Any], tmp_path: Path) -> None:
@@ -37,12 +37,35 @@ def test_only_what_changed_is_done_again(lenet: dict[str, Any], tmp_path: Path) 
     assert "export" not in compressnet.run(lenet, tmp_path / "out", overrides=["finetune.epochs=1"]).skipped
 
 
+def test_the_summary_has_each_stage(lenet: dict[str, Any], tmp_path: Path) -> None:
+    finished = compressnet.run(lenet, tmp_path / "out", overrides=["finetune.calibrate={images: 50}"])
+    assert list(finished.val) == ["dense", "converted", "after calibrate", "finetuned"]
+    assert list(finished.nbytes) == ["dense", "converted", "finetuned", "exported"]
+
+
 def test_pretrained_weights_are_the_baseline(lenet: dict[str, Any], tmp_path: Path) -> None:
     trained = compressnet.run(lenet, tmp_path / "first")
     del lenet["pretrain"]
     lenet["model"]["weights"] = str(tmp_path / "first" / "pretrain" / "dense.safetensors")
     second = compressnet.run(lenet, tmp_path / "second")
     assert second.metrics["dense"].top1 == pytest.approx(trained.metrics["dense"].top1)
+
+
+def test_a_batch_larger_than_the_training_part_is_refused_before_anything_is_converted(
+    lenet: dict[str, Any], tmp_path: Path
+) -> None:
+    compressnet.run({**lenet, "layers": [], "finetune": {"epochs": 0}}, tmp_path / "first")
+    del lenet["pretrain"]
+    lenet["model"]["weights"] = str(tmp_path / "first" / "pretrain" / "dense.safetensors")
+    with pytest.raises(DataError, match="there are 1293 to train on"):
+        compressnet.run(lenet, tmp_path / "second", overrides=["data.batch_size=2000"])
+    assert not (tmp_path / "second" / "converted.safetensors").exists()
+
+
+def test_how_often_the_state_is_saved_changes_nothing(lenet: dict[str, Any], tmp_path: Path) -> None:
+    compressnet.run(lenet, tmp_path / "out")
+    again = compressnet.run(lenet, tmp_path / "out", overrides=["finetune.save_every=9", "pretrain.save_every=1min"])
+    assert again.skipped == ("pretrain", "convert", "finetune", "export", "test exported")
 
 
 def test_two_runs_of_one_recipe_give_the_same_bytes(lenet: dict[str, Any], tmp_path: Path) -> None:
@@ -74,7 +97,7 @@ def test_a_file_is_no_folder_for_a_run(lenet: dict[str, Any], tmp_path: Path, be
 
 def quick(recipe: dict[str, Any]) -> dict[str, Any]:
     """Without training, on noise."""
-    data = {"dataset": "fake", "image_size": 28, "samples": 8}
+    data = {"dataset": "fake", "image_size": 28, "samples": 8, "batch_size": 8}
     rest = {key: value for key, value in recipe.items() if key != "pretrain"}
     return rest | {"data": data, "layers": recipe["layers"][:1], "finetune": {"epochs": 0}}
 

@@ -43,6 +43,17 @@ def test_batches_come_in_a_given_order(part):
     assert len(loader) == 3
 
 
+def test_what_is_drawn_for_an_image_depends_on_the_seed_and_the_image_alone(part):
+    part._transform = lambda image: torch.rand(3)
+    before = torch.get_rng_state()
+    one = torch.cat([images for images, _ in make_loader(part, 3, 0, seed=5, device="cpu")])
+    two = torch.cat([images for images, _ in make_loader(part, 2, 2, order=range(6, -1, -1), seed=5, device="cpu")])
+    other = torch.cat([images for images, _ in make_loader(part, 3, 0, seed=6, device="cpu")])
+    assert torch.equal(one, two.flip(0))
+    assert len(torch.cat([one, other]).unique(dim=0)) == 14
+    assert torch.equal(torch.get_rng_state(), before), "torch's own generator is left alone"
+
+
 def test_a_loader_can_be_gone_through_again(part):
     loader = make_loader(part, 7, 0, device=torch.device("cpu"))
     assert [len(images) for images, _ in loader] == [len(images) for images, _ in loader] == [7]

@@ -47,10 +47,10 @@ def test_outputs_are_equal_to_rounding(converted: Path) -> None:
         torch.testing.assert_close(compressnet.load(converted, "cuda")(x.cuda()).cpu(), expected, rtol=1e-2, atol=1e-3)
 
 
-def test_training_runs_with_mixed_precision(converted: Path, tmp_path: Path) -> None:
-    trained = compressnet.finetune(converted, tmp_path / "out", device="cuda", overrides=["finetune.epochs=3"])
+@pytest.mark.parametrize("more", [[], ["finetune.ema=0.9", "finetune.mixup=0.2", "finetune.cutmix=1"]], ids=str)
+def test_training_runs_with_mixed_precision(converted: Path, tmp_path: Path, more: list[str]) -> None:
+    overrides = ["finetune.epochs=3", *more]
+    trained = compressnet.finetune(converted, tmp_path / "out", device="cuda", overrides=overrides)
     assert trained.best.loss < trained.before.loss
-    resumed = compressnet.finetune(
-        converted, tmp_path / "out", device="cuda", overrides=["finetune.epochs=3"], resume=True
-    )
+    resumed = compressnet.finetune(converted, tmp_path / "out", device="cuda", overrides=overrides, resume=True)
     assert resumed.epochs == 3

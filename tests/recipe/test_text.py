@@ -88,6 +88,11 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path) -> None:
         ("type: linear", "type: lstm", "line 6  layers[2].match.type: unknown value 'lstm'; there are conv2d, linear, attention"),
         ('match: "features.*"', "match: 3", "line 4  layers[0].match: expected a glob, a list of globs, or keys such as {type: conv2d, kernel: [3, 3]}, not 3"),
         ("name: alexnet, ", "", "line 1  model.name: the key is missing"),
+        ("seed: 0", "pretrain: {save_every: 5 hours}", "line 9  pretrain.save_every: should be a number of steps, or of minutes such as 10min, not '5 hours'"),
+        ("seed: 0", "pretrain: {save_every: 0}", "line 9  pretrain.save_every: should be a number of steps, or of minutes such as 10min, not 0"),
+        ("seed: 0", "pretrain: {save_every: true}", "line 9  pretrain.save_every: should be a number of steps, or of minutes such as 10min, not True"),
+        ("seed: 0", "pretrain: {ema: 1}", "line 9  pretrain.ema: should be less than 1, not 1"),
+        ("seed: 0", "pretrain: {schedule: linear}", "line 9  pretrain.schedule: unknown value 'linear'; there are cosine, one_cycle, step, constant"),
         ("batch_size: 64", "batch_size: 0", "line 2  data.batch_size: should be greater than or equal to 1, not 0"),
     ],
 )  # fmt: skip

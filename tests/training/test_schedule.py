@@ -1,15 +1,16 @@
-"""What each parameter learns by: the optimiser's groups, against updates written out by hand."""
+"""What each parameter learns by: groups against updates written out by hand, learning rates against torch's."""
 
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from compressnet.layers import CompressedLinear
 from compressnet.plan import PlannedLayer
 from compressnet.recipe import TrainSection
-from compressnet.training.schedule import make_optimizer
+from compressnet.training.schedule import learning_rate, make_optimizer
 
 LR, DECAY = 0.1, 0.5
 
@@ -70,3 +71,59 @@ def test_every_parameter_is_in_one_group() -> None:
         (2, 0.1),
         (1, 0.1),
     }
+
+
+EPOCHS, STEPS = 6, 7
+
+
+def given_by_torch(schedule: str, warmup: int) -> list[float]:
+    """The learning rate of every step, by a scheduler of torch's that goes from state to state."""
+    total = EPOCHS * STEPS
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=LR)
+    if schedule == "one_cycle":
+        scheduler: Any = lr_scheduler.OneCycleLR(
+            optimizer, LR, total_steps=total, pct_start=warmup / total, cycle_momentum=False
+        )
+    else:
+        scheduler = {
+            "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, total - warmup),
+            "constant": lambda: lr_scheduler.ConstantLR(optimizer, 1.0),
+            "step": lambda: lr_scheduler.StepLR(optimizer, 2 * STEPS, 0.3),
+        }[schedule]()
+        if warmup:
+            rising = lr_scheduler.LinearLR(optimizer, 1 / warmup, total_iters=warmup - 1)
+            scheduler = lr_scheduler.SequentialLR(optimizer, [rising, scheduler], [warmup])
+    rates = []
+    for _ in range(total):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 1, 1.5])
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant", "step"])
+@pytest.mark.filterwarnings("ignore:The epoch parameter in")  # SequentialLR's own
+def test_learning_rates_are_those_of_torchs_schedulers(schedule: Any, warmup_epochs: float) -> None:
+    if schedule == "one_cycle" and not warmup_epochs:
+        pytest.skip("torch's one cycle needs a rise")
+    settings = TrainSection(
+        epochs=EPOCHS, lr=LR, schedule=schedule, warmup_epochs=warmup_epochs, step_epochs=2, gamma=0.3
+    )
+    warmup = round(warmup_epochs * STEPS)
+    expected = given_by_torch(schedule, warmup)
+    if schedule == "step":  # torch counts the epochs of the fall from the end of the warm-up
+        plain = given_by_torch("step", 0)
+        expected = [LR * (step + 1) / warmup if step < warmup else plain[step] for step in range(EPOCHS * STEPS)]
+    given = [learning_rate(settings, step, STEPS) for step in range(EPOCHS * STEPS)]
+    assert given == pytest.approx(expected, rel=1e-6, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "one_cycle", "constant", "step"])
+@pytest.mark.parametrize("warmup_epochs", [0, 9])
+def test_a_warm_up_may_be_none_or_longer_than_the_training(schedule: Any, warmup_epochs: float) -> None:
+    settings = TrainSection(epochs=1, lr=LR, schedule=schedule, warmup_epochs=warmup_epochs)
+    rates = [learning_rate(settings, step, STEPS) for step in range(STEPS)]
+    assert all(0 < rate < LR * (1 + 1e-9) for rate in rates)
+    assert max(rates) == pytest.approx(LR)
+    assert learning_rate(settings, 0, 1) > 0, "a run of one step"

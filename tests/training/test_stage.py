@@ -74,6 +74,9 @@ def test_there_must_be_something_to_resume_before_images_and_teacher_are_read(co
     with pytest.raises(ResumeError, match="without --resume"):
         compressnet.finetune(converted, tmp_path / "out", resume=True, overrides=overrides)
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "best.safetensors").touch()
+    with pytest.raises(ResumeError, match="--force"):
+        compressnet.finetune(converted, tmp_path / "out", resume=True, overrides=overrides)
     (tmp_path / "out" / "last.pt").touch()
     with pytest.raises(ResumeError, match=r"best\.safetensors: the best epoch so far is gone .*\n.*--force"):
         compressnet.finetune(converted, tmp_path / "out", resume=True, overrides=overrides)
@@ -132,6 +135,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure(converted: Path, tmp_path
     compressnet.load(tmp_path / "out" / "best.safetensors")
 
 
+def test_a_batch_larger_than_the_training_part_is_refused(converted: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.batch_size: 1294 images a step, but there are 1293 .*\n.*1293 at most"):
+        compressnet.finetune(converted, tmp_path / "out", overrides=["data.batch_size=1294"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_data_with_more_classes_than_the_model_is_refused(converted: Path, tmp_path: Path) -> None:
     overrides = ["data.dataset=fake", "data.num_classes=11"]
     with pytest.raises(DataError, match="11"):
@@ -175,7 +184,7 @@ def test_there_must_be_a_dense_model_to_learn_from(converted: Path, tmp_path: Pa
 def test_images_too_small_for_an_auxiliary_head_are_refused_before_training(tmp_path: Path) -> None:
     recipe = {
         "model": {"name": "inception_v3", "num_classes": 2},
-        "data": {"dataset": "fake", "num_classes": 2, "samples": 6, "image_size": 96},
+        "data": {"dataset": "fake", "num_classes": 2, "samples": 6, "batch_size": 2, "image_size": 96},
         "layers": [],
     }
     compressnet.convert(recipe, tmp_path / "a.safetensors")

@@ -82,7 +82,7 @@ def test_what_cannot_be_told_without_labels_is_absent(converted: Path, folder: P
     assert results["before"].keys() == results["val"].keys() == {"count", "divergence"}
     lines = history(tmp_path / "out")
     assert lines[0].keys() == {"epoch", "val"}
-    assert lines[1].keys() == {"epoch", "loss", "images_per_s", "val"}
+    assert lines[1].keys() == {"epoch", "loss", "images_per_s", "lr", "seconds", "skipped", "val"}
     assert describe(trained.path).classes == describe(converted).classes
     compressnet.report(trained.path)
 
@@ -96,8 +96,9 @@ def test_the_best_epoch_is_the_nearest_to_the_dense_model(converted: Path, tmp_p
 
 
 def test_data_of_other_classes_will_do(recipe: dict[str, Any], tmp_path: Path) -> None:
-    data = {"dataset": "fake", "num_classes": 12, "image_size": 28, "samples": 40}
-    unlabelled = recipe | {"data": data, "finetune": {"epochs": 1, "labels": False, "distill": {}}}
+    data = {"dataset": "fake", "num_classes": 12, "image_size": 28, "samples": 40, "batch_size": 20}
+    finetune = {"epochs": 1, "labels": False, "distill": {}, "mixup": 0.2}
+    unlabelled = recipe | {"data": data, "finetune": finetune}
     finished = compressnet.run(unlabelled, tmp_path / "out")
     assert finished.metrics == {}
     with pytest.raises(DataError, match="the data has 12 classes, the model 10"):

@@ -77,7 +77,24 @@ def test_cropping_gives_another_part_each_time():
     assert not torch.equal(one, two)
 
 
-@pytest.mark.parametrize("augment", ["none", "flip", "crop"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_randaugment_goes_as_far_as_its_magnitude_says(channels):
+    image = PHOTO if channels == 3 else PHOTO.convert("L")
+    base = Preprocessing(32, 32, "bilinear", (0.0,) * channels, (1.0,) * channels, channels)
+    spread = []
+    for magnitude in (0, 30):
+        torch.manual_seed(0)
+        augment, plain = base.transform("randaugment", magnitude), []
+        for _ in range(40):
+            state = torch.get_rng_state()
+            after = augment(image)
+            torch.set_rng_state(state)
+            plain.append((after - base.transform("crop")(image)).abs().mean())
+        spread.append(torch.stack(plain).mean())
+    assert spread[0] < 0.6 * spread[1]
+
+
+@pytest.mark.parametrize("augment", ["none", "flip", "crop", "randaugment"])
 def test_a_transform_travels_to_another_process(augment):
     again = pickle.loads(pickle.dumps(SMALL.transform(augment)))
     assert again(PHOTO).shape == (3, 32, 32)

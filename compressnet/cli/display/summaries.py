@@ -41,7 +41,8 @@ def show_trained(trained: "Trained") -> None:
     stages = {f"val after {name}": val for name, val in trained.stages.items()}
     parts = {"val before": trained.before, **stages, "val best": trained.best}
     show_metrics(parts | ({"test": trained.test} if trained.test else {}))
-    terminal.show_text(f"{trained.path}: the best by val is epoch {trained.best_epoch} of {trained.epochs}")
+    best = f"the best by val is epoch {trained.best_epoch} of {trained.epochs}"
+    terminal.show_text(f"{trained.path}: {count(trained.nbytes)} bytes, {best}")
 
 
 def show_exported(exported: "Exported") -> None:
@@ -61,12 +62,17 @@ def show_finished(finished: "Finished") -> None:
     """What a run came to, on one screen."""
     if finished.skipped:
         terminal.show_text(f"done before with the same inputs: {', '.join(finished.skipped)}\n")
-    if finished.metrics:
-        show_metrics(finished.metrics, "on the test part")
-        terminal.show_text("")
+    shown = [("val", "top1"), ("val", "divergence"), ("test", "top1"), ("test", "top5"), ("test", "loss")]
+    columns = [Column(f"{part} {_FIGURES[key][0]}", True) for part, key in shown]
+    rows = []
+    for name in dict.fromkeys(["dense", "converted", *finished.val, *finished.nbytes]):
+        parts = {"val": finished.val.get(name), "test": finished.metrics.get(name)}
+        figures = [(key, getattr(parts[part], key, None)) for part, key in shown]
+        cells = ["" if figure is None else _FIGURES[key][1].format(figure) for key, figure in figures]
+        rows.append([name, *cells, count(finished.nbytes.get(name))])
+    terminal.show_grid(Grid([Column("model"), *columns, Column("bytes", True)], rows).without_empty_columns())
     dense, exported = finished.dense_file_nbytes, finished.account.file_nbytes or 0
-    smaller = times(dense / exported)
-    terminal.show_text(f"dense {count(dense)} bytes → exported {count(exported)} bytes: {smaller} smaller\n")
+    terminal.show_text(f"{times(dense / exported)} smaller than dense\n")
 
 
 def show_predictions(predictions: Sequence["Prediction"]) -> None:
