@@ -110,6 +110,7 @@ def test_one_process_does_not_resume_what_two_began(pair: tuple[Path, str, str],
         compressnet.finetune(converted, pair[0], resume=True)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_at_the_same_step_and_both_go_on_to_the_same_bits(
     pair: tuple[Path, str, str], converted: Path, tmp_path: Path
 ) -> None:
