@@ -195,7 +195,7 @@ def train_stage(
     gradual = None
     if isinstance(settings, FinetuneSection):
         plain = parts["train"]
-        if data.augment not in ("none", "affine"):
+        if (settings.calibrate or settings.batchnorm) and data.augment not in ("none", "affine"):
             bare = recipe.model_copy(update={"data": data.model_copy(update={"augment": "none"})})
             plain = open_images(bare, base, "train", count, where, description.classes)
         ridge = recipe.calibration.ridge if recipe.calibration else RIDGE
