@@ -1,0 +1,1 @@
+"""How fast compressed layers and files are, beside what their users would have otherwise: one group a file."""
