@@ -129,7 +129,8 @@ class DeepFriedWeight(FittedWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in·kh·kw), by fast transforms in the forward and the backward pass."""
-        return (self._features(x) * (self.scale * self.gain)).sum(-2)
+        y = self._features(x) * (self.scale * self.gain)
+        return y.squeeze(-2) if len(self.scale) == 1 else y.sum(-2)
 
     def _features(self, x: Tensor) -> Tensor:
         """What S scales, of shape (…, copies, out)."""
