@@ -14,7 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from compressnet.maths.hadamard import hadamard, in_cache, next_power_of_two, transform
+from compressnet.maths.cache import in_cache
+from compressnet.maths.hadamard import hadamard, next_power_of_two, transform
 from compressnet.maths.hadamard import macs as transform_macs
 from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
 

@@ -5,15 +5,15 @@ transformed by ``H_a X H_b``: two matrix products of about √n columns each, or
 the log₂ n passes of the butterfly by several times on the caches and matrix units there are.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressnet.maths.cache import in_cache
+
 THREE_FROM = 2048  # measured: from this size on three products beat two in batches, and cost 7 µs more for one vector
-CACHED = 1 << 18  # numbers: 1 MiB in single precision, the second-level cache of a core
 
 
 def next_power_of_two(n: int) -> int:
@@ -73,20 +73,6 @@ def hadamard(x: Tensor, n: int, rows: int | None = None) -> Tensor:
     """
     y = in_cache(lambda part: transform(part, n, rows), x.reshape(-1, x.shape[-1]), n)
     return y.view(*x.shape[:-1], y.shape[-1])
-
-
-def in_cache(run: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
-    """``run(x)``, on a CPU by so many rows of x at a time that what is between its operations stays in a core's cache.
-
-    Args:
-        run: from a row of x to a row of the result.
-        x: of at least one dimension.
-        width: the most numbers that are made of a row at once.
-    """
-    rows = max(1, CACHED // width)
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or len(x) <= rows:
-        return run(x)
-    return torch.cat([run(part) for part in x.split(rows)])
 
 
 def transform(x: Tensor, n: int, rows: int | None = None) -> Tensor:

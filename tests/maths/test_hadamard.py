@@ -7,8 +7,8 @@ import torch
 from scipy.linalg import hadamard as scipy_hadamard
 from torch.utils.flop_counter import FlopCounterMode
 
+from compressnet.maths.cache import CACHED
 from compressnet.maths.hadamard import (
-    CACHED,
     THREE_FROM,
     factors,
     hadamard,
