@@ -86,11 +86,12 @@ def mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Te
 def _mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
     """:func:`mix` of the rows of a matrix, all at once."""
     (count, ins), width = signs.shape, gauss.shape[1]
-    mixed = transform((x[:, None] * signs).reshape(-1, ins), width)
+    mixed = transform((x.unsqueeze(1) * signs).reshape(-1, ins), width)
     mixed = mixed.view(len(x), -1).index_select(1, order).view(len(x), count, width) * gauss
     made = transform(mixed.view(-1, width), width, min(width, rows))
     blocks = -(-rows // width)
-    return made.reshape(len(x), count // blocks, blocks * made.shape[1])[..., :rows]
+    made = made.reshape(len(x), count // blocks, blocks * made.shape[1])
+    return made if made.shape[2] == rows else made[..., :rows]
 
 
 def dense(gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:

@@ -65,8 +65,15 @@ def test_the_products_cost_what_the_used_part_of_each_factor_has(
 ) -> None:
     assert macs(n, rows, columns) == expected
     with FlopCounterMode(display=False) as counter:
-        hadamard(torch.ones(1, columns), n, rows)
-    assert counter.get_total_flops() == 2 * expected
+        hadamard(torch.ones(3, columns), n, rows)
+    assert counter.get_total_flops() == 3 * 2 * expected
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(4096, 4096), (9, 4096), (4096, 70), (100, 70)])
+@pytest.mark.parametrize("n", [4096, 8192])
+def test_a_vector_alone_is_transformed_as_it_is_in_a_batch(n: int, columns: int, rows: int) -> None:
+    x = torch.randn(2, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hadamard(x[:1], n, rows), hadamard(x, n, rows)[:1])
 
 
 @pytest.mark.parametrize("vectors", [1, 127, 128, 129, 300])
