@@ -239,8 +239,8 @@ def mean(rows: list[Row]) -> list[Row]:
 def squeezenet1_1(data: Path, folder: Path, epochs: int) -> Recipe:
     """The recipe without its layers; torchvision's weights are the dense model."""
     base = of_squeezenet(data, folder)
-    base["data"] |= {"batch_size": 20, "augment": "flip"}
-    return base | {"finetune": {"epochs": epochs, "lr": 0.0001, "distill": {"temperature": 2, "weight": 1.0}}}
+    base["data"] |= {"batch_size": 20, "augment": "crop"}
+    return base | {"finetune": {"epochs": epochs, "lr": 0.00002, "distill": {"temperature": 1, "weight": 1.0}}}
 
 
 MODELS = {"lenet5": lenet5, "squeezenet1_1": squeezenet1_1}
