@@ -87,7 +87,7 @@ def _mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> T
     """:func:`mix` of the rows of a matrix, all at once."""
     (count, ins), width = signs.shape, gauss.shape[1]
     mixed = transform((x.unsqueeze(1) * signs).reshape(-1, ins), width)
-    mixed = mixed.view(len(x), -1).index_select(1, order).view(len(x), count, width) * gauss
+    mixed = mixed.view(len(x), count * width).index_select(1, order).view(len(x), count, width) * gauss
     made = transform(mixed.view(-1, width), width, min(width, rows))
     blocks = -(-rows // width)
     made = made.reshape(len(x), count // blocks, blocks * made.shape[1])

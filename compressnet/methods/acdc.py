@@ -126,7 +126,7 @@ class ACDCWeight(FittedWeight):
         given = torch.promote_types(x.dtype, self.spatial.dtype)
         precise = torch.promote_types(given, torch.float32)
         y = in_cache(self._cascade, x.reshape(-1, self.columns).to(precise), self.width)
-        return y.view(*x.shape[:-1], -1).to(given)
+        return y.view(*x.shape[:-1], self.shape[0]).to(given)
 
     def _cascade(self, x: Tensor) -> Tensor:
         """Through every factor, in the order of cosine filters."""

@@ -168,12 +168,12 @@ def _padded(matrix: Tensor, blocks: int) -> Tensor:
 
 def _product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """The rows of x through R and L. Between and behind them samples come first, as copying is slow across samples."""
-    rows = x.view(len(x), right.shape[1], -1)
+    rows = x.view(-1, *right.shape[1:])
     if len(rows) == 1:  # each number is read once: in the order in which it stands
         return (left * (right * rows).sum(-1)).sum(-1).view(1, -1)
     mixed = (rows.transpose(0, 1) @ right.permute(1, 2, 0)).transpose(0, 1).contiguous()
     y = (mixed.permute(2, 0, 1) @ left.permute(1, 2, 0)).transpose(0, 1).contiguous()
-    return y.mT.reshape(len(x), -1)
+    return y.mT.flatten(1)
 
 
 def _ridged(gram: Tensor) -> Tensor:
