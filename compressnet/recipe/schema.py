@@ -119,6 +119,7 @@ class TrainSection(Keys):
         momentum: of sgd.
         weight_decay: of all parameters but biases and norm layers.
         label_smoothing: of the cross-entropy.
+        dropout: probability of the model's dropout layers while it is trained; null is their own.
         mixup: α of the Beta distribution by which images of a batch are mixed with each other, or null.
         cutmix: the same of rectangles cut out of other images; with ``mixup``, each batch takes one of the two.
         clip_norm: largest gradient norm, or null.
@@ -139,6 +140,7 @@ class TrainSection(Keys):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    dropout: float | None = Field(default=None, ge=0, lt=1)
     mixup: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     cutmix: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False)

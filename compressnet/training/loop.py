@@ -22,6 +22,7 @@ from compressnet.training import distributed
 from compressnet.training.averaging import MovingAverage
 from compressnet.training.compiled import compiling
 from compressnet.training.descent import Descent
+from compressnet.training.dropout import set_dropout_
 from compressnet.training.evaluation import Divergence, Metrics, evaluate
 from compressnet.training.finite import LIMIT, check_finite
 from compressnet.training.gradual import Mixture
@@ -61,6 +62,8 @@ def train(model: nn.Module, run: Run, *, resume: bool = False, progress: Progres
 class _Trainer:
     def __init__(self, model: nn.Module, run: Run, progress: Progress) -> None:
         self.model, self.run, self.progress = model, run, progress
+        if run.settings.dropout is not None:
+            set_dropout_(model, run.settings.dropout)
         self.now = Standing()
         self.half = half_of(run.settings.amp, run.device, run.title)
         scaler = torch.amp.GradScaler(run.device.type, enabled=self.half is torch.float16)

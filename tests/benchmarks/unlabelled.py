@@ -19,30 +19,35 @@ from typing import Any
 import compressnet
 from compressnet.commands.finetune import finetune
 from tests.benchmarks.accuracy import Row, markdown
-from tests.benchmarks.calibration import chosen, of_squeezenet, threes, whole
+from tests.benchmarks.calibration import of_squeezenet, threes, whole
 
 CASES: dict[str, list[dict[str, Any]]] = {
     "dense": [],
     "3×3 at 2×": threes(2),
     "3×3 at 4×": threes(4),
     "whole network at 2×, one form": whole(2, "balanced"),
-    "whole network at 2×, chosen by layer": chosen(),
+    "whole network at 2×, chosen by layer": [
+        {"match": "*.expand3x3", "method": "freshnet", "ratio": 2.4, "beta": 6},
+        {"match": "classifier.1", "method": "lowrank", "ratio": 2.4},
+    ],
+    "whole network at 2×, pruned": [{"match": {"type": "conv2d"}, "method": "pruned", "density": 0.5}],
 }
 
 
-def recipe(base: dict[str, Any], layers: list[dict[str, Any]], epochs: int, lr: float, seed: int) -> dict[str, Any]:
+def recipe(base: dict[str, Any], layers: list[dict[str, Any]], asked: argparse.Namespace) -> dict[str, Any]:
     """What a row does: the dense model's answers alone teach, on crops that it sees as well."""
     return base | {
         "data": base["data"] | {"batch_size": 20, "augment": "crop"},
         "layers": layers,
         "calibration": {"images": 400},
         "finetune": {
-            "epochs": epochs,
-            "lr": lr,
+            "epochs": asked.epochs,
+            "lr": asked.lr,
+            "dropout": 0,
             "labels": False,
             "distill": {"temperature": 1},
         },
-        "seed": seed,
+        "seed": asked.seed,
     }
 
 
@@ -79,7 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("--part", choices=["val", "test"], default="test")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=0.00002)
+    parser.add_argument("--lr", type=float, default=0.00001)
     asked = parser.parse_args()
     base = of_squeezenet(Path(os.environ["COMPRESSNET_DATA"]), asked.output / "images")
     rows = []
@@ -87,6 +92,6 @@ if __name__ == "__main__":
         if asked.only in name:
             place = asked.output / f"{name}, {asked.epochs} epochs at {asked.lr:g}, seed {asked.seed}"
             place.mkdir(parents=True, exist_ok=True)
-            rows.append(run(name, recipe(base, layers, asked.epochs, asked.lr, asked.seed), asked.part, place))
+            rows.append(run(name, recipe(base, layers, asked), asked.part, place))
     columns = dict.fromkeys(key for row in rows for key in row)
     print(markdown([{key: row.get(key, "") for key in columns} for row in rows]))
