@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,30 +82,76 @@ def dct(x: Tensor) -> Tensor:
     Returns:
         shape (…, n): ``dct_matrix(n) @ x`` for each vector.
     """
-    n = x.shape[-1]
-    turned = torch.fft.rfft(torch.cat((x[..., ::2], x[..., 1::2].flip(-1)), -1)) * _twiddle(n, x)
+    n, tables = x.shape[-1], _tables(x)
+    turned = torch.fft.rfft(x.index_select(-1, tables.order)) * tables.twiddle
     upper = -turned.imag[..., 1 : n - n // 2].flip(-1)
-    return torch.cat((turned.real, upper), -1) * _scale(n, x)
+    return torch.cat((turned.real, upper), -1) * tables.scale
 
 
 def idct(x: Tensor) -> Tensor:
     """The inverse of :func:`dct`: ``dct_matrix(n).T @ x`` for each vector of the last dimension."""
-    n = x.shape[-1]
-    x = x / _scale(n, x)
+    n, tables = x.shape[-1], _tables(x)
+    x = x / tables.scale
     real = x[..., : n // 2 + 1]
     imaginary = torch.cat((torch.zeros_like(x[..., :1]), -x[..., n - n // 2 :].flip(-1)), -1)
-    y = torch.fft.irfft(torch.complex(real, imaginary) * _twiddle(n, x).conj(), n)
-    odd = y[..., n - n // 2 :].flip(-1)
-    pairs = torch.stack((y[..., : n // 2], odd), -1).flatten(-2)
-    return torch.cat((pairs, y[..., n // 2 : n - n // 2]), -1)
+    y = torch.fft.irfft(torch.complex(real, imaginary) * tables.back, n)
+    return y.index_select(-1, tables.inverse)
 
 
-def _twiddle(n: int, x: Tensor) -> Tensor:
-    angle = torch.arange(n // 2 + 1, dtype=torch.float64, device=x.device) * (-math.pi / (2 * n))
-    return torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(x.dtype, torch.complex32))
+def cosine_filter(x: Tensor, gains: Tensor) -> Tensor:
+    """The inverse DCT of the DCT times gains, of vectors in the order of :func:`even_then_odd`, and in that order.
+
+    Scales and signs of the two transforms cancel, and their reorderings meet those of the caller.
+
+    Args:
+        x: shape (…, n), of single or double precision.
+        gains: shape (n,), one for each coefficient.
+
+    Returns:
+        shape (…, n).
+    """
+    n, tables = x.shape[-1], _tables(x)
+    spectrum = torch.view_as_real(torch.fft.rfft(x) * tables.twiddle) * gains.index_select(0, tables.pairs).view(-1, 2)
+    return torch.fft.irfft(torch.view_as_complex(spectrum) * tables.back, n)
 
 
-def _scale(n: int, x: Tensor) -> Tensor:
-    scale = torch.full((n,), math.sqrt(2 / n), dtype=x.dtype, device=x.device)
+def even_then_odd(n: int, device: torch.device | str | None = None) -> Tensor:
+    """Makhoul's order 0, 2, 4, …, 5, 3, 1: of its positions, those that n numbers stand at in order."""
+    i = torch.arange(n, device=device)
+    return torch.cat((i[::2], i[1::2].flip(0)))
+
+
+class _Tables(NamedTuple):
+    """Of transforms of size n, but for :func:`even_then_odd`'s ``order`` and ``inverse`` functions of frequency.
+
+    A real spectrum holds coefficient k and, as its imaginary part, coefficient n − k: ``pairs``.
+    """
+
+    order: Tensor
+    inverse: Tensor
+    pairs: Tensor
+    twiddle: Tensor
+    back: Tensor
+    scale: Tensor
+
+
+def _tables(x: Tensor) -> _Tables:
+    make = _made if torch.compiler.is_compiling() else _kept
+    return make(x.shape[-1], x.dtype, x.device)
+
+
+def _made(n: int, dtype: torch.dtype, device: torch.device) -> _Tables:
+    order, k = even_then_odd(n, device), torch.arange(n // 2 + 1, device=device)
+    angle = k.double() * (-math.pi / (2 * n))
+    twiddle = torch.polar(torch.ones_like(angle), angle).to(torch.promote_types(dtype, torch.complex32))
+    scale = torch.full((n,), math.sqrt(2 / n), dtype=dtype, device=device)
     scale[0] = math.sqrt(1 / n)
-    return scale
+    pairs = torch.stack((k, (n - k) % n), -1).view(-1)
+    return _Tables(order, order.argsort(), pairs, twiddle, twiddle.conj().resolve_conj(), scale)
+
+
+@lru_cache(maxsize=8)
+def _kept(n: int, dtype: torch.dtype, device: torch.device) -> _Tables:
+    # Born outside inference mode: a tensor from inside could never take part in a later backward pass.
+    with torch.inference_mode(False):
+        return _made(n, dtype, device)

@@ -9,11 +9,14 @@ only for rows, and B only for columns, that are used. Independent copies of all 
 """
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from compressnet.maths.hadamard import factors, hadamard, next_power_of_two
+from compressnet.maths.cache import in_cache
+from compressnet.maths.hadamard import hadamard, next_power_of_two, transform
+from compressnet.maths.hadamard import macs as transform_macs
 from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
 
 _ROWS = 1024  # of a block that are made dense at a time
@@ -28,8 +31,8 @@ def layout(rows: int, ins: int) -> tuple[int, int]:
 def macs(rows: int, ins: int) -> int:
     """Multiply–accumulates of one input: three diagonals and two transforms a block, as executed by dense factors."""
     width, blocks = layout(rows, ins)
-    transform = width * sum(factor for factor in factors(width) if factor > 1)
-    return blocks * (2 * transform + width + ins) + rows
+    transforms = transform_macs(width, width, ins) + transform_macs(width, min(width, rows), width)
+    return blocks * (ins + width + transforms) + rows
 
 
 def gain(width: int, sigma: float) -> float:
@@ -75,11 +78,20 @@ def mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Te
     Returns:
         shape (…, copies, rows).
     """
-    width = gauss.shape[1]
-    mixed = hadamard(x.unsqueeze(-2) * signs, width).flatten(-2)
-    mixed = mixed.index_select(-1, order).unflatten(-1, gauss.shape) * gauss
-    made = hadamard(mixed, width, min(width, rows))
-    return made.unflatten(-2, (-1, -(-rows // width))).flatten(-2)[..., :rows]
+    run = partial(_mix, gauss=gauss, signs=signs, order=order, rows=rows)
+    y = in_cache(run, x.reshape(-1, x.shape[-1]), gauss.numel())
+    return y.view(*x.shape[:-1], *y.shape[1:])
+
+
+def _mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
+    """:func:`mix` of the rows of a matrix, all at once."""
+    (count, ins), width = signs.shape, gauss.shape[1]
+    mixed = transform((x.unsqueeze(1) * signs).reshape(-1, ins), width)
+    mixed = mixed.view(len(x), count * width).index_select(1, order).view(len(x), count, width) * gauss
+    made = transform(mixed.view(-1, width), width, min(width, rows))
+    blocks = -(-rows // width)
+    made = made.reshape(len(x), count // blocks, blocks * made.shape[1])
+    return made if made.shape[2] == rows else made[..., :rows]
 
 
 def dense(gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:

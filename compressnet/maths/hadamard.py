@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-THREE_FROM = 2048  # measured: from this size on three products beat two in batches, and cost 7 µs more for one vector
+from compressnet.maths.cache import in_cache
+
+THREE_FROM = 2048  # measured: from this size on three products beat two in batches
+THREE_FROM_ALONE = 8192  # and for one vector, where calls cost more than what they compute
 
 
 def next_power_of_two(n: int) -> int:
@@ -40,25 +43,26 @@ def hadamard_matrix(n: int, dtype: torch.dtype = torch.float32, device: torch.de
     return ((1 - 2 * parity).to(torch.float64) / len(i) ** 0.5).to(dtype)
 
 
-@lru_cache(maxsize=64)
-def _kept(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Born outside inference mode: a tensor from inside could never take part in a later backward pass.
-    with torch.inference_mode(False):
-        return hadamard_matrix(n, dtype, device)
+def factors(n: int, alone: bool = False) -> tuple[int, ...]:
+    """The two or three powers of two of the products that make up a transform of size n, the outermost first.
 
-
-def _factor(n: int, x: Tensor) -> Tensor:
-    """The matrix of one factor; making it anew costs more than a product with it, so it is kept (not while tracing)."""
-    make = hadamard_matrix if torch.compiler.is_compiling() else _kept
-    return make(n, x.dtype, x.device)
-
-
-def factors(n: int) -> tuple[int, int, int]:
-    """The powers of two (a, b, c), abc = n, of the products that make up a transform; a = 1 where two are enough."""
+    Args:
+        n: a power of two.
+        alone: whether it is of one vector, not of several.
+    """
     bits = n.bit_length() - 1
-    first = bits // 3 if n >= THREE_FROM else 0
-    second = (bits - first) // 2
-    return 1 << first, 1 << second, 1 << (bits - first - second)
+    if n < (THREE_FROM_ALONE if alone else THREE_FROM):
+        return 1 << bits // 2, 1 << (bits - bits // 2)
+    outer, middle = bits // 3, (bits - bits // 3) // 2
+    return 1 << outer, 1 << middle, 1 << (bits - outer - middle)
+
+
+def macs(n: int, rows: int, columns: int) -> int:
+    """Multiply–accumulates of a transform of so many columns to so many rows, as executed in a batch."""
+    outer, *others = factors(n)
+    inner = n // outer
+    used_out, used_in = -(-rows // inner), -(-columns // inner)
+    return inner * (used_out * used_in + min(used_out, used_in) * sum(others))
 
 
 def hadamard(x: Tensor, n: int, rows: int | None = None) -> Tensor:
@@ -73,16 +77,44 @@ def hadamard(x: Tensor, n: int, rows: int | None = None) -> Tensor:
         shape (…, rows). Rows that are not wanted, and columns that are padding, are not computed, down to the
         granularity of the outermost factor.
     """
-    a, b, c = factors(n)
-    outer, inner = (b, c) if a == 1 else (a, b * c)
-    rows = n if rows is None else rows
-    used_in, used_out = -(-x.shape[-1] // inner), -(-rows // inner)
-    shape = x.shape[:-1]
+    y = in_cache(lambda part: transform(part, n, rows), x.reshape(-1, x.shape[-1]), n)
+    return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def transform(x: Tensor, n: int, rows: int | None = None) -> Tensor:
+    """:func:`hadamard` of the rows of a matrix, all at once."""
+    rows, alone = n if rows is None else rows, len(x) == 1
+    make = _matrices if torch.compiler.is_compiling() else _kept
+    outermost, *middle, last = make(n, alone, rows, x.shape[-1], x.dtype, x.device)
+    used_out, used_in = outermost.shape
+    inner = n // factors(n, alone)[0]
+    across = (used_in, inner) if alone else (-1, used_in, inner)
     if x.shape[-1] < used_in * inner:
         x = F.pad(x, (0, used_in * inner - x.shape[-1]))
-    x = x.reshape(-1, c) @ _factor(c, x)
-    if a > 1:
-        x = _factor(b, x) @ x.view(-1, b, c)
-    x = _factor(outer, x)[:used_out, :used_in] @ x.view(-1, used_in, inner)
-    x = x.reshape(*shape, used_out * inner)
-    return x if x.shape[-1] == rows else x[..., :rows]
+    if used_out < used_in:  # it comes where it leaves the others less to do
+        x = outermost @ x.reshape(across)
+    x = x.reshape(-1, len(last)) @ last
+    for matrix in middle:
+        x = matrix @ x.view(-1, len(matrix), len(last))
+    if used_out >= used_in:
+        x = outermost @ x.view(across)
+    x = x.view(-1, used_out * inner)
+    return x if x.shape[-1] == rows else x[:, :rows]
+
+
+def _matrices(
+    n: int, alone: bool, rows: int, columns: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """The Hadamard matrices of the factors; of the outermost, what so many rows and columns use."""
+    outer, *others = factors(n, alone)
+    inner = n // outer
+    used = hadamard_matrix(outer, dtype, device)[: -(-rows // inner), : -(-columns // inner)]
+    return used, *(hadamard_matrix(size, dtype, device) for size in others)
+
+
+@lru_cache(maxsize=256)
+def _kept(n: int, alone: bool, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    # Making them anew costs more than the products. Born outside inference mode: a tensor from inside could never take
+    # part in a later backward pass.
+    with torch.inference_mode(False):
+        return _matrices(n, alone, rows, columns, dtype, device)

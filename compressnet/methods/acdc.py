@@ -9,7 +9,7 @@ https://arxiv.org/abs/1511.05946
 | C | :func:`compressnet.maths.dct.dct`, orthonormal |
 | K | ``depth`` |
 | N | ``width``, the larger of in·kh·kw and out |
-| the permutations between the factors | ``order``, from the specified hash |
+| the permutations between the factors | ``routes``, from the specified hash, between cosine filters' orders |
 """
 
 import math
@@ -21,7 +21,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.maths.dct import dct, idct
+from compressnet.maths.cache import in_cache
+from compressnet.maths.dct import cosine_filter, even_then_odd
 from compressnet.maths.hashing import Purpose, derive, normal, permutation
 from compressnet.product import FittedWeight
 from compressnet.structured import MethodConfig
@@ -56,7 +57,7 @@ class ACDCWeight(FittedWeight):
     the linear form: the paper's has a bias on D, and a ReLU, between its factors.
 
     Stored: n + (2 · depth − 1) · width floats; of A₁ only what meets an input.
-    Re-made: the permutations, one int64 for each of (depth − 1) · width.
+    Re-made: the permutations, with those of the transform, one int64 for each of (depth + 1) · width.
     Cost: 2 · depth cosine transforms by FFT, O(width log width) each; a k×k convolution makes the dense weight.
 
     Source: Moczulski et al. 2016 (the structure, the identity with noise to start from, no weight decay).
@@ -72,6 +73,8 @@ class ACDCWeight(FittedWeight):
     weight_decay = 0.0
 
     order: Tensor
+    back: Tensor
+    routes: Tensor
 
     @classmethod
     def config_near(cls, shape: Sequence[int], ratio: float) -> ACDCConfig:
@@ -102,13 +105,16 @@ class ACDCWeight(FittedWeight):
             diagonal.copy_(1 + self.config.noise * noise)
 
     def remake_(self, device: torch.device | str) -> None:
-        """Make the permutation behind every factor but the last."""
-        order = torch.empty((self.config.depth - 1, self.width), dtype=torch.int64, device=device)
+        """Make the order in which cosine filters work, the way back, and permutations from one factor to the next."""
+        order = even_then_odd(self.width, device)
+        back, routes = torch.empty_like(order), order.new_empty(self.config.depth - 1, self.width)
         if order.device.type != "meta":
+            back[order] = torch.arange(self.width, device=device)
             for factor in range(self.config.depth - 1):
                 part = permutation(self.width, derive(self.seed, factor), Purpose.ORDER)
-                order[factor] = torch.from_numpy(part.astype("int64"))
-        self.register_buffer("order", order, persistent=False)
+                routes[factor] = back[torch.from_numpy(part.astype("int64")).to(order.device)[order]]
+        for name, table in (("order", order), ("back", back), ("routes", routes)):
+            self.register_buffer(name, table, persistent=False)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -117,15 +123,20 @@ class ACDCWeight(FittedWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by fast transforms in single or double precision."""
-        outs, ins = self.shape[0], self.columns
-        precise = torch.promote_types(torch.promote_types(x.dtype, self.spatial.dtype), torch.float32)
-        first, *others = self.spatial.split([ins] + [self.width] * (self.config.depth - 1))
-        y = F.pad(x.to(precise) * first, (0, self.width - ins))
-        y = idct(dct(y) * self.spectral[0])
+        given = torch.promote_types(x.dtype, self.spatial.dtype)
+        precise = torch.promote_types(given, torch.float32)
+        y = in_cache(self._cascade, x.reshape(-1, self.columns).to(precise), self.width)
+        return y.view(*x.shape[:-1], self.shape[0]).to(given)
+
+    def _cascade(self, x: Tensor) -> Tensor:
+        """Through every factor, in the order of cosine filters."""
+        first, *others = self.spatial.split([self.columns] + [self.width] * (self.config.depth - 1))
+        y = F.pad(x * first, (0, self.width - self.columns)).index_select(-1, self.order)
+        y = cosine_filter(y, self.spectral[0])
         for factor, diagonal in enumerate(others):
-            y = y.index_select(-1, self.order[factor]) * diagonal
-            y = idct(dct(y) * self.spectral[factor + 1])
-        return y[..., :outs].to(torch.promote_types(x.dtype, self.spatial.dtype))
+            y = y.index_select(-1, self.routes[factor]) * diagonal.index_select(0, self.order)
+            y = cosine_filter(y, self.spectral[factor + 1])
+        return y.index_select(-1, self.back[: self.shape[0]])
 
     @property
     def learning_rate(self) -> float:

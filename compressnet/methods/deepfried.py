@@ -87,15 +87,11 @@ class DeepFriedWeight(FittedWeight):
         """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
         return int(config.copies * fastfood.macs(shape[0], torch.Size(shape[1:]).numel()))
 
-    @property
-    def gain(self) -> float:
-        """√d / (σ √C): the paper's 1 / (σ √d) for a Hadamard matrix of entries ±1/√d, shared by the copies."""
-        sigma = self.config.sigma or math.sqrt(self.columns / 2)
-        return fastfood.gain(self.width, sigma) / math.sqrt(self.config.copies)
-
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         copies, outs = self.config.copies, self.shape[0]
         self.width, self.blocks = fastfood.layout(outs, self.columns)
+        sigma = self.config.sigma or math.sqrt(self.columns / 2)
+        self.gain = fastfood.gain(self.width, sigma) / math.sqrt(copies)  # of an orthonormal H, shared by the copies
         self.scale = nn.Parameter(torch.empty(copies, outs, device=device, dtype=dtype))
         self.gauss = nn.Parameter(torch.empty(copies * self.blocks, self.width, device=device, dtype=dtype))
         self.signs = nn.Parameter(torch.empty(copies * self.blocks, self.columns, device=device, dtype=dtype))
@@ -129,7 +125,8 @@ class DeepFriedWeight(FittedWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in·kh·kw), by fast transforms in the forward and the backward pass."""
-        return (self._features(x) * (self.scale * self.gain)).sum(-2)
+        y = self._features(x) * (self.scale * self.gain)
+        return y.squeeze(-2) if len(self.scale) == 1 else y.sum(-2)
 
     def _features(self, x: Tensor) -> Tensor:
         """What S scales, of shape (…, copies, out)."""

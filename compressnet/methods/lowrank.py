@@ -124,7 +124,8 @@ class LowRankWeight(ProductWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two thin products."""
-        return F.linear(F.linear(self._split(x), self.right).flatten(-2), self.left.view(self.shape[0], -1))
+        thin = F.linear(x if self.parts == 1 else self._split(x), self.right)
+        return F.linear(thin if self.parts == 1 else thin.flatten(-2), self.left.view(self.shape[0], -1))
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
         """Two convolutions with ``rank`` channels between; with groups, the dense weight is made."""

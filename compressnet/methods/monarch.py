@@ -14,6 +14,7 @@ https://arxiv.org/abs/2204.00595
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -21,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.maths.cache import in_cache
 from compressnet.product import ProductWeight
 from compressnet.structured import MethodConfig
 
@@ -97,11 +99,9 @@ class MonarchWeight(ProductWeight):
         self.right = nn.Parameter(torch.zeros(self.blocks, ins, device=device, dtype=dtype))
 
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """L as (group j, block k, output l) and R as (block k, input i, group j), padded by zeros."""
+        """L as (output l, group j, block k) and R as (group j, block k, input i), padded by zeros."""
         b = self.blocks
-        left = F.pad(self.left, (0, 0, 0, -len(self.left) % b)).view(-1, b, b)
-        right = F.pad(self.right, (0, -self.right.shape[1] % b)).view(b, b, -1)
-        return left.permute(1, 2, 0), right.permute(1, 2, 0)
+        return _padded(self.left.T, b).T.view(-1, b, b), _padded(self.right, b).view(b, b, -1)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -116,19 +116,18 @@ class MonarchWeight(ProductWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two batched products."""
-        left, right = self._factors()
         outs, ins = _matrix(self.shape)
-        rows = F.pad(x.reshape(-1, ins), (0, -ins % self.blocks)).view(-1, self.blocks, right.shape[1])
-        mixed = rows.transpose(0, 1) @ right
-        y = mixed.permute(2, 1, 0) @ left
-        return y.permute(1, 2, 0).reshape(len(rows), -1)[:, :outs].reshape(*x.shape[:-1], outs)
+        left, right = self._factors()
+        run = partial(_product, left=left, right=right)
+        y = in_cache(run, _padded(x.reshape(-1, ins), self.blocks), self.blocks * max(len(left), right.shape[2]))
+        return y[:, :outs].reshape(*x.shape[:-1], outs)
 
     def to_dense(self) -> Tensor:
         """The dense weight: every tile's outer product."""
         left, right = self._factors()
         outs, ins = _matrix(self.shape)
-        tiles = torch.einsum("jkl,kij->ljki", left, right)
-        return tiles.reshape(-1, self.blocks * right.shape[1])[:outs, :ins].reshape(self.shape)
+        tiles = left[..., None] * right
+        return tiles.reshape(-1, self.blocks * right.shape[2])[:outs, :ins].reshape(self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
@@ -159,6 +158,22 @@ class MonarchWeight(ProductWeight):
         self.left.copy_(left.permute(2, 0, 1).reshape(-1, b)[:outs])
         self.right.copy_(right.reshape(b, -1)[:, :ins])
         return self
+
+
+def _padded(matrix: Tensor, blocks: int) -> Tensor:
+    """As many columns more, of zeros, as equal blocks need."""
+    missing = -matrix.shape[1] % blocks
+    return F.pad(matrix, (0, missing)) if missing else matrix
+
+
+def _product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """The rows of x through R and L. Between and behind them samples come first, as copying is slow across samples."""
+    rows = x.view(-1, *right.shape[1:])
+    if len(rows) == 1:  # each number is read once: in the order in which it stands
+        return (left * (right * rows).sum(-1)).sum(-1).view(1, -1)
+    mixed = (rows.transpose(0, 1) @ right.permute(1, 2, 0)).transpose(0, 1).contiguous()
+    y = (mixed.permute(2, 0, 1) @ left.permute(1, 2, 0)).transpose(0, 1).contiguous()
+    return y.mT.flatten(1)
 
 
 def _ridged(gram: Tensor) -> Tensor:

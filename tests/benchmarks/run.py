@@ -1,6 +1,6 @@
 """Timings and balance of the parts that everything rests on, as markdown tables.
 
-    python tests/benchmarks/run.py [unread] [cache] [hadamard] [fastfood] [--json FILE]
+    python tests/benchmarks/run.py [unread] [cache] [--json FILE]
 
 All parts by default. Competitors take turns, repetition by repetition, so that a noisy machine disturbs all of them
 alike; a time is the median, and the noise the median's relative distance from the 25th to the 75th percentile.
@@ -19,11 +19,8 @@ from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
-from compressnet.maths.hadamard import hadamard
 from compressnet.maths.hashing import Hashing, bucket_indices
-from compressnet.methods.deepfried import DeepFriedConfig, DeepFriedWeight
 
 Row = dict[str, str | int | float]
 MODES: tuple[Hashing, ...] = ("independent", "balanced")
@@ -81,69 +78,12 @@ def cache() -> Iterator[Row]:
     yield {"what": "making the indices"} | {mode: seconds(making[mode]) for mode in MODES}
 
 
-def butterfly(x: Tensor) -> Tensor:
-    """The textbook transform: log₂ n passes of sums and differences, then 1/√n."""
-    n, half = x.shape[-1], 1
-    while half < n:
-        pairs = x.unflatten(-1, (n // (2 * half), 2, half))
-        even, odd = pairs.unbind(-2)
-        x = torch.stack((even + odd, even - odd), dim=-2).flatten(-3)
-        half *= 2
-    return x / n**0.5
-
-
-def forward_and_backward(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
-    """One forward and one backward pass, with a gradient for the input."""
-    x = x.clone().requires_grad_()
-    upstream = torch.randn_like(run(x))
-
-    def both() -> None:
-        x.grad = None
-        run(x).backward(upstream)
-
-    return both
-
-
-def compared(sizes: dict[str, tuple[Tensor, Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]) -> Iterator[Row]:
-    """Ours against the other, in milliseconds."""
-    for size, (x, ours, other) in sizes.items():
-        row: Row = {"size": size}
-        with torch.no_grad():
-            forward = interleaved({"ours": lambda: ours(x), "other": lambda: other(x)})  # noqa: B023
-        both = interleaved({"ours": forward_and_backward(ours, x), "other": forward_and_backward(other, x)})
-        for what, times in (("forward", forward), ("with backward", both)):
-            row |= {f"{what}: {name}": milliseconds(taken) for name, taken in times.items()}
-            row[f"{what}: times"] = f"{times['other'][0] / times['ours'][0]:.1f}"
-        yield row
-
-
-def hadamard_transform() -> Iterator[Row]:
-    """The orthonormal Hadamard transform: ``hadamard`` (ours) against a butterfly of torch additions (other), in ms."""
-    for n in (512, 1024, 2048, 4096, 8192, 16_384):
-        for batch in (1, 64, 256):
-            x = torch.randn(batch, n)
-            torch.testing.assert_close(hadamard(x, n), butterfly(x), atol=1e-4, rtol=1e-4)
-            yield from compared({f"{n}, batch {batch}": (x, lambda x: hadamard(x, n), butterfly)})  # noqa: B023
-
-
-def fastfood() -> Iterator[Row]:
-    """A 4096 × 4096 Deep-Fried weight (ours) against ``nn.Linear`` (other), in ms; all gradients."""
-    weight = DeepFriedWeight((4096, 4096), DeepFriedConfig(), seed=1)
-    linear = nn.Linear(4096, 4096, bias=False)
-    yield from compared({f"batch {b}": (torch.randn(b, 4096), weight.matmul, linear) for b in (1, 64, 256)})
-
-
-def milliseconds(taken: tuple[float, float]) -> str:
-    """Time and noise."""
-    return f"{taken[0]:.3g} (±{taken[1] / 2:.0%})"
-
-
 def seconds(taken: tuple[float, float]) -> str:
     """Time and noise."""
     return f"{taken[0] / 1000:.3f} (±{taken[1] / 2:.0%})"
 
 
-PARTS = {"unread": unread, "cache": cache, "hadamard": hadamard_transform, "fastfood": fastfood}
+PARTS = {"unread": unread, "cache": cache}
 
 
 def markdown(rows: list[Row]) -> str:

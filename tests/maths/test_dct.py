@@ -9,7 +9,7 @@ import torch
 from scipy import fft
 from scipy.fft import dctn
 
-from compressnet.maths.dct import bands, dct, dct2_matrix, dct_matrix, idct
+from compressnet.maths.dct import bands, cosine_filter, dct, dct2_matrix, dct_matrix, even_then_odd, idct
 
 SIZES = [1, 2, 3, 5, 7, 8, 11]
 SHAPES = [(1, 1), (1, 5), (5, 1), (2, 3), (3, 3), (3, 5), (5, 5), (7, 7), (11, 4)]
@@ -74,3 +74,27 @@ def test_the_fast_transform_and_its_inverse_are_scipys(n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 5, 8])
 def test_the_fast_transform_has_the_right_gradient(transform: Callable[[torch.Tensor], torch.Tensor], n: int) -> None:
     assert torch.autograd.gradcheck(transform, torch.randn(3, n, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 8, 31, 1000])
+def test_a_cosine_filter_is_a_diagonal_between_scipys_transforms_in_its_own_order(n: int) -> None:
+    x, gains, order = torch.randn(2, n, dtype=torch.float64), torch.randn(n, dtype=torch.float64), even_then_odd(n)
+    expected = fft.idct(fft.dct(x.numpy(), norm="ortho") * gains.numpy(), norm="ortho")
+    np.testing.assert_allclose(cosine_filter(x[:, order], gains).numpy(), expected[:, order.numpy()], atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_a_cosine_filter_has_the_right_gradients(n: int) -> None:
+    x, gains = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((3, n), (n,)))
+    assert torch.autograd.gradcheck(cosine_filter, (x, gains))
+
+
+@pytest.mark.parametrize("run", [dct, idct])
+def test_a_transform_first_used_in_inference_mode_can_be_trained_afterwards(
+    run: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    with torch.inference_mode():
+        run(torch.ones(1, 77))
+    x = torch.ones(1, 77, requires_grad=True)
+    run(x).sum().backward()
+    assert x.grad is not None

@@ -5,8 +5,18 @@ import math
 import pytest
 import torch
 from scipy.linalg import hadamard as scipy_hadamard
+from torch.utils.flop_counter import FlopCounterMode
 
-from compressnet.maths.hadamard import THREE_FROM, factors, hadamard, hadamard_matrix, next_power_of_two
+from compressnet.maths.cache import CACHED
+from compressnet.maths.hadamard import (
+    THREE_FROM,
+    factors,
+    hadamard,
+    hadamard_matrix,
+    macs,
+    next_power_of_two,
+    transform,
+)
 
 POWERS = [1, 2, 4, 8, 16, 64, 128, 512, 1024, THREE_FROM]
 
@@ -34,10 +44,42 @@ def test_the_matrix_is_symmetric_and_its_own_inverse(n: int) -> None:
 
 @pytest.mark.parametrize("n", [1 << k for k in range(20)])
 def test_the_factors_multiply_to_the_size_and_are_of_like_size(n: int) -> None:
-    a, b, c = factors(n)
-    assert a * b * c == n
-    assert b <= c <= 2 * b
-    assert a == 1 if n < THREE_FROM else a <= c <= 2 * a
+    sizes = factors(n)
+    assert math.prod(sizes) == n
+    assert max(sizes) <= 2 * min(sizes)
+    assert list(sizes) == sorted(sizes)
+    assert len(sizes) == (2 if n < THREE_FROM else 3)
+
+
+@pytest.mark.parametrize(
+    ("n", "rows", "columns", "expected"),
+    [
+        (64, 64, 64, 64 * 16),
+        (4096, 4096, 4096, 4096 * 48),
+        (16_384, 4096, 16_384, 1024 * (4 * 16 + 4 * 64)),
+        (16_384, 16_384, 9216, 1024 * (16 * 9 + 9 * 64)),
+    ],
+)
+def test_the_products_cost_what_the_used_part_of_each_factor_has(
+    n: int, rows: int, columns: int, expected: int
+) -> None:
+    assert macs(n, rows, columns) == expected
+    with FlopCounterMode(display=False) as counter:
+        hadamard(torch.ones(3, columns), n, rows)
+    assert counter.get_total_flops() == 3 * 2 * expected
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(4096, 4096), (9, 4096), (4096, 70), (100, 70)])
+@pytest.mark.parametrize("n", [4096, 8192])
+def test_a_vector_alone_is_transformed_as_it_is_in_a_batch(n: int, columns: int, rows: int) -> None:
+    x = torch.randn(2, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hadamard(x[:1], n, rows), hadamard(x, n, rows)[:1])
+
+
+@pytest.mark.parametrize("vectors", [1, 127, 128, 129, 300])
+def test_vectors_that_do_not_fit_the_cache_together_are_transformed_a_few_at_a_time(vectors: int) -> None:
+    x = torch.randn(vectors, CACHED // 128, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hadamard(x, CACHED // 128), transform(x, CACHED // 128))
 
 
 @pytest.mark.parametrize("n", POWERS)

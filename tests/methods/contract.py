@@ -68,6 +68,16 @@ class Contract:
         x = torch.randn(5, 3, weight.shape[1:].numel(), dtype=torch.float64)
         torch.testing.assert_close(weight.matmul(x), F.linear(x, weight.to_dense().flatten(1)))
 
+    @pytest.mark.parametrize("shape", [(32, 48), (33, 70)], ids=key)
+    @pytest.mark.parametrize("leading", [(), (1,), (0,), (5000,)], ids=str)
+    def test_one_vector_none_and_many_are_multiplied_alike(
+        self, shape: tuple[int, ...], leading: tuple[int, ...]
+    ) -> None:
+        weight = self.filled(shape, dtype=torch.float64)
+        x = torch.randn(*leading, shape[1], dtype=torch.float64)
+        with torch.no_grad():
+            torch.testing.assert_close(weight.matmul(x), F.linear(x, weight.to_dense()))
+
     @pytest.mark.parametrize("groups", [1, 2])
     @pytest.mark.parametrize("mode", ["zeros", "reflect"])
     @pytest.mark.parametrize("shape", [(24, 40, 3, 3), (16, 9, 5, 3), (40, 24, 1, 1)], ids=key)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.fft import dct
 
+from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.methods.acdc import ACDCConfig, ACDCWeight
 from tests.methods.contract import Contract
 
@@ -35,7 +36,7 @@ def test_the_dense_weight_is_the_papers_product(outs: int, ins: int, depth: int)
         used = ins if factor == 0 else n
         A, rest = np.diag(np.pad(rest[:used], (0, n - used))), rest[used:]
         if factor:
-            row = row @ np.eye(n)[weight.order[factor - 1].numpy()].T
+            row = row[:, permutation(n, derive(5, factor - 1), Purpose.ORDER)]
         row = row @ A @ C @ np.diag(weight.spectral[factor].detach().numpy()) @ C.T
     np.testing.assert_allclose(weight.to_dense().detach().numpy(), row[:, :outs].T, atol=1e-12)
 

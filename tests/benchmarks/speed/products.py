@@ -1,11 +1,14 @@
 """Structured products against what they stand for."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from compressnet.layers import CompressedLinear
 from compressnet.maths.hadamard import hadamard
+from compressnet.methods import BY_NAME
 from tests.benchmarks.speed.measure import Row, interleaved, speedup
 
 
@@ -21,12 +24,14 @@ def butterfly(x: Tensor) -> Tensor:
 
 
 def forward_and_backward(run: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], None]:
-    """One forward and one backward pass, with a gradient for the input."""
+    """One forward and one backward pass, with gradients for the input and, of a module, for its parameters."""
     x = x.clone().requires_grad_()
     upstream = torch.randn_like(run(x))
+    parameters = list(run.parameters()) if isinstance(run, nn.Module) else []
 
     def both() -> None:
-        x.grad = None
+        for tensor in (x, *parameters):
+            tensor.grad = None
         run(x).backward(upstream)
 
     return both
@@ -47,3 +52,43 @@ def measure_hadamard() -> Iterator[Row]:
             yield speedup(f"{n}, batch {batch}, forward", forward, target)
             both = {"ours": forward_and_backward(ours, x), "other": forward_and_backward(butterfly, x)}
             yield speedup(f"{n}, batch {batch}, with backward", interleaved(both), target)
+
+
+def layers(outs: int, ins: int, method: str, **keys: object) -> dict[str, nn.Module]:
+    """``nn.Linear``, and the layer that a method puts in its place; of its numbers only how many there are matters."""
+    linear, weight = nn.Linear(ins, outs), BY_NAME[method]
+    config = weight.Config(**keys)
+    return {"ours": CompressedLinear.like(linear, weight((outs, ins), config, seed=1)), "other": linear}
+
+
+def against_linear(
+    outs: int, ins: int, batch: int, method: str, targets: tuple[float, float], note: str = "", **keys: object
+) -> Iterator[Row]:
+    """Forward without gradients, and forward with backward."""
+    competitors, x = layers(outs, ins, method, **keys), torch.randn(batch, ins)
+    what = f"{method} {ins}→{outs}, batch {batch}"
+    with torch.no_grad():
+        forward = interleaved({name: partial(run, x) for name, run in competitors.items()})
+    yield speedup(f"{what}, forward", forward, targets[0], note)
+    both = interleaved({name: forward_and_backward(run, x) for name, run in competitors.items()})
+    yield speedup(f"{what}, with backward", both, targets[1], note)
+
+
+def measure_fastfood() -> Iterator[Row]:
+    """Adaptive Fastfood layers against ``nn.Linear`` of their shape."""
+    for ins, targets in (
+        (4096, {1: (20, 20), 64: (12, 8), 256: (9, 6)}),
+        (9216, {1: (20, 20), 64: (9, 9), 256: (5, 5)}),
+    ):
+        for batch, asked in targets.items():
+            yield from against_linear(4096, ins, batch, "deepfried", asked)
+
+
+def measure_structured() -> Iterator[Row]:
+    """ACDC, Monarch and low-rank layers against ``nn.Linear``: half of what multiply–accumulates promise is asked."""
+    for method, keys in (("acdc", {}), ("monarch", {}), ("lowrank", {"ratio": 16})):
+        weight = BY_NAME[method]
+        promised = 4096 * 4096 / weight.macs_per_input((4096, 4096), weight.Config(**keys))
+        for batch in (1, 64, 256):
+            half = (promised / 2, promised / 2)
+            yield from against_linear(4096, 4096, batch, method, half, f"{promised:.3g}× promised", **keys)
