@@ -137,8 +137,10 @@ class CompressedMultiheadAttention(nn.MultiheadAttention):
 
     def _through(self, projection: str, x: Tensor, bias: Tensor | None) -> Tensor:
         layer = self._modules.get(projection)
-        if layer is None:
+        if not isinstance(layer, InputProjection):
             return F.linear(x, getattr(self, f"{projection}_weight"), bias)
+        if (kept := layer.structured.frozen()) is not None:
+            return F.linear(x, kept, bias)
         y = layer(x)
         return y if bias is None else y + bias.to(y.dtype)
 

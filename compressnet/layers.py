@@ -5,6 +5,7 @@ from typing import ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compressnet.block import Block
 from compressnet.structured import ConvGeometry, StructuredWeight
@@ -53,7 +54,9 @@ class CompressedLinear(CompressedLayer):
         return cls(structured, layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (…, in) to (…, out)."""
+        """Shape (…, in) to (…, out); with a kept weight as ``nn.Linear`` does."""
+        if (kept := self.structured.frozen()) is not None:
+            return F.linear(x, kept, self.bias)
         y = self.structured.matmul(x)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
@@ -81,7 +84,9 @@ class CompressedConv2d(CompressedLayer):
         return cls(structured, ConvGeometry.of(layer), layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Shape (N, in, H, W) to (N, out, H', W')."""
+        """Shape (N, in, H, W) to (N, out, H', W'); with a kept weight as ``nn.Conv2d`` does."""
+        if (kept := self.structured.frozen()) is not None:
+            return self.geometry.convolve(x, kept, self.bias)
         y = self.structured.conv2d(x, self.geometry)
         return y if self.bias is None else y + self.bias.to(y.dtype)[:, None, None]
 

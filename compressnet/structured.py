@@ -1,7 +1,7 @@
 """The one abstraction: a weight is an object with its own parameters; a layer is generic over it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -10,6 +10,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.frozen import Freezable
 from compressnet.keys import Keys
 
 
@@ -48,12 +49,13 @@ class ConvGeometry:
         border = tuple(conv._reversed_padding_repeated_twice)
         return cls(stride, padding, dilation, conv.groups, conv.padding_mode, border)
 
-    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """``F.conv2d`` with this geometry.
 
         Args:
             x: shape (N, C, H, W).
             weight: shape (out, C / groups, kh, kw).
+            bias: shape (out,).
 
         Returns:
             shape (N, out, H', W').
@@ -61,7 +63,7 @@ class ConvGeometry:
         padding = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(x, self.border, mode=self.padding_mode), (0, 0)
-        return F.conv2d(x, weight, None, self.stride, padding, self.dilation, self.groups)
+        return F.conv2d(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def patches(self, x: Tensor, kernel: Sequence[int]) -> Tensor:
         """What a kernel sees at each of its positions, as a view of the padded input.
@@ -103,7 +105,7 @@ def _pair(value: Sequence[int]) -> tuple[int, int]:
     return int(value[0]), int(value[1])
 
 
-class StructuredWeight(nn.Module, ABC):
+class StructuredWeight(Freezable, ABC):
     """A weight of shape (out, in) or (out, in / groups, kh, kw), held in fewer numbers.
 
     What is stored is exactly ``state_dict()``; tables are a pure function of (shape, config, seed), are registered as
@@ -145,7 +147,6 @@ class StructuredWeight(nn.Module, ABC):
         self.shape = torch.Size(shape)
         self.config = config
         self.seed = seed
-        self._frozen: Tensor | None = None
         self._allocate_(torch.device(device or "cpu"), dtype)
 
     @abstractmethod
@@ -240,36 +241,10 @@ class StructuredWeight(nn.Module, ABC):
         """How many numbers are stored."""
         return sum(tensor.numel() for tensor in self.state_dict().values())
 
-    def dense(self) -> Tensor:
-        """The dense weight: the frozen copy where there is one and no gradient is wanted, else made anew."""
-        if self._frozen is not None and not torch.is_grad_enabled():
-            return self._frozen
-        return self.to_dense()
-
     def freeze(self) -> None:
         """Keep the dense weight for inference, where a forward pass would make it; a product keeps nothing."""
         if not self.runs_product(self.shape):
-            with torch.no_grad():
-                self._frozen = self.to_dense().detach()
-
-    def unfreeze(self) -> None:
-        """Forget the kept dense weight."""
-        self._frozen = None
-
-    def train(self, mode: bool = True) -> Self:
-        """Training never uses a kept weight."""
-        if mode:
-            self.unfreeze()
-        return super().train(mode)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if self._frozen is not None:
-            self._frozen = fn(self._frozen)
-        return super()._apply(fn, recurse)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.unfreeze()
-        super()._load_from_state_dict(*args, **kwargs)
+            self.keep()
 
     def extra_repr(self) -> str:
         """The shape and how many numbers hold it."""

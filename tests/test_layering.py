@@ -11,7 +11,7 @@ FLOORS = [
     {"errors", "progress", "maths", "keys", "metadata", "nbytes"},
     {"index"},
     {"container", "output", "tensors"},
-    {"accounting", "digest"},
+    {"accounting", "digest", "frozen"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},
     {"product"},

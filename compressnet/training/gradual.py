@@ -57,6 +57,10 @@ class MixedWeight:
     def __init__(self, weight: StructuredWeight, start: Tensor, share: Tensor) -> None:
         self.weight, self.start, self.share = weight, start, share
 
+    def frozen(self) -> Tensor | None:
+        """What the compressed weight keeps; in training, it keeps nothing."""
+        return self.weight.frozen()
+
     def dense(self) -> Tensor:
         """W."""
         return self._mixed(self.start, self.weight.dense()) if self.weight.training else self.weight.dense()
