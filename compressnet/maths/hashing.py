@@ -17,12 +17,15 @@ read by ⌊N/K⌋ or ⌈N/K⌉ positions.
 """
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from compressnet.maths.threads import on_threads
 
 Hashing = Literal["balanced", "independent"]
 UInts = NDArray[np.uint32]
@@ -31,6 +34,7 @@ TILE = 1 << 20
 ROUNDS = 8  # with fewer, pairs of positions of small tiles are measurably dependent
 _WORD = 0xFFFFFFFF
 _CHUNK = 1 << 16  # positions hashed at a time: the working set stays in the second-level cache
+_STEPS = np.arange(_CHUNK, dtype=np.uint32)
 
 
 class Purpose(IntEnum):
@@ -79,21 +83,40 @@ def hash_words(words: UInts, seed: int, purpose: Purpose, stream: int = 0) -> UI
     Returns:
         ``words``.
     """
-    low, high = derive(seed, purpose, stream, 0), derive(seed, purpose, stream, 1)
+    keys = _word_keys(seed, purpose, stream)
     scratch = np.empty(min(_CHUNK, words.size), np.uint32)
     for start in range(0, words.size, _CHUNK):
-        part = words[start : start + _CHUNK]
-        shifted = scratch[: part.size]
-        part ^= np.uint32(low)
-        _xorshift(part, 17, shifted)
-        part *= np.uint32(0xED5AD4BB)
-        part += np.uint32(high)
-        _xorshift(part, 11, shifted)
-        part *= np.uint32(0xAC4C1B51)
-        _xorshift(part, 15, shifted)
-        part *= np.uint32(0x31848BAB)
-        _xorshift(part, 14, shifted)
+        _hash(words[start : start + _CHUNK], keys, scratch)
     return words
+
+
+def _word_keys(seed: int, purpose: Purpose, stream: int) -> tuple[int, int]:
+    return derive(seed, purpose, stream, 0), derive(seed, purpose, stream, 1)
+
+
+def _hash(part: UInts, keys: tuple[int, int], scratch: UInts) -> None:
+    """Hash words in place; the scratch is at least as long."""
+    shifted = scratch[: part.size]
+    part ^= np.uint32(keys[0])
+    _xorshift(part, 17, shifted)
+    part *= np.uint32(0xED5AD4BB)
+    part += np.uint32(keys[1])
+    _xorshift(part, 11, shifted)
+    part *= np.uint32(0xAC4C1B51)
+    _xorshift(part, 15, shifted)
+    part *= np.uint32(0x31848BAB)
+    _xorshift(part, 14, shifted)
+
+
+def _modulo(part: UInts, divisor: int, scratch: UInts) -> None:
+    whole = np.floor_divide(part, np.uint32(divisor), out=scratch[: part.size])
+    whole *= np.uint32(divisor)
+    part -= whole
+
+
+def _count(part: UInts, start: int) -> None:
+    """Fill with start, start + 1, …"""
+    np.add(_STEPS[: part.size], np.uint32(start), out=part)
 
 
 def _xorshift(part: UInts, bits: int, scratch: UInts) -> None:
@@ -110,31 +133,38 @@ def permutation(numel: int, seed: int, purpose: Purpose = Purpose.PERMUTATION, s
     >>> sorted(permutation(5, seed=1).tolist())
     [0, 1, 2, 3, 4]
     """
-    values = np.arange(numel, dtype=np.uint32)
-    bits = max(1, (numel - 1).bit_length())
-    keys = [(derive(seed, purpose, stream, r, 0) | 1, derive(seed, purpose, stream, r, 1)) for r in range(ROUNDS)]
-    _permute(values, bits, keys)
-    outside = np.flatnonzero(values >= numel)
-    while outside.size:
-        walking = values[outside]
-        _permute(walking, bits, keys)
-        values[outside] = walking
-        outside = outside[walking >= numel]
+    values, scratch = np.empty(numel, np.uint32), np.empty(min(_CHUNK, numel), np.uint32)
+    keys = _round_keys(seed, purpose, stream)
+    for start in range(0, numel, _CHUNK):
+        _permute(values[start : start + _CHUNK], start, numel, keys, scratch)
     return values
 
 
-def _permute(values: UInts, bits: int, keys: list[tuple[int, int]]) -> None:
-    mask = np.uint32((1 << bits) - 1)
-    shift = -(-bits // 3)
-    scratch = np.empty(min(_CHUNK, values.size), np.uint32)
-    for start in range(0, values.size, _CHUNK):
-        part = values[start : start + _CHUNK]
-        shifted = scratch[: part.size]
-        for multiply, add in keys:
-            part *= np.uint32(multiply)
-            part += np.uint32(add)
-            part &= mask
-            _xorshift(part, shift, shifted)
+def _round_keys(seed: int, purpose: Purpose, stream: int) -> list[tuple[int, int]]:
+    return [(derive(seed, purpose, stream, r, 0) | 1, derive(seed, purpose, stream, r, 1)) for r in range(ROUNDS)]
+
+
+def _permute(part: UInts, start: int, numel: int, keys: list[tuple[int, int]], scratch: UInts) -> None:
+    """Fill with the permuted positions start, start + 1, … of ``numel``."""
+    bits = max(1, (numel - 1).bit_length())
+    _count(part, start)
+    _walk(part, bits, keys, scratch)
+    outside = np.flatnonzero(part >= numel)
+    while outside.size:
+        walking = part[outside]
+        _walk(walking, bits, keys, scratch)
+        part[outside] = walking
+        outside = outside[walking >= numel]
+
+
+def _walk(part: UInts, bits: int, keys: list[tuple[int, int]], scratch: UInts) -> None:
+    """One step along the cycles of the rounds' bijection modulo 2^bits, in place."""
+    mask, shifted = np.uint32((1 << bits) - 1), scratch[: part.size]
+    for multiply, add in keys:
+        part *= np.uint32(multiply)
+        part += np.uint32(add)
+        part &= mask
+        _xorshift(part, -(-bits // 3), shifted)
 
 
 def tiles(numel: int, buckets: int) -> list[tuple[int, int, int, int]]:
@@ -165,19 +195,7 @@ def bucket_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing
     Returns:
         uint32 of shape (numel,), each below ``buckets``.
     """
-    if hashing == "independent":
-        indices = hash_words(np.arange(numel, dtype=np.uint32), seed, Purpose.BUCKET, stream)
-        for start in range(0, numel, _CHUNK):
-            part = indices[start : start + _CHUNK]
-            part[:] = part.astype(np.uint64) * np.uint64(buckets) >> np.uint64(32)
-        return indices
-    indices = np.empty(numel, np.uint32)
-    for tile, (start, positions, first, owned) in enumerate(tiles(numel, buckets)):
-        part = indices[start : start + positions]
-        part[:] = permutation(positions, derive(seed, stream, tile), Purpose.BUCKET)
-        part -= part // np.uint32(owned) * np.uint32(owned)
-        part += np.uint32(first)
-    return indices
+    return _indices(numel, buckets, seed, stream, hashing, signed=False)
 
 
 def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> torch.Tensor:
@@ -188,12 +206,42 @@ def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing
     Returns:
         int32 of shape (numel,).
     """
-    negative = hash_words(np.arange(numel, dtype=np.uint32), seed, Purpose.SIGN, stream)
-    negative >>= np.uint32(31)
-    indices = bucket_indices(numel, buckets, seed, stream, hashing)
-    indices <<= np.uint32(1)
-    indices |= negative
-    return torch.from_numpy(indices.view(np.int32))
+    return torch.from_numpy(_indices(numel, buckets, seed, stream, hashing, signed=True).view(np.int32))
+
+
+def _indices(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing, signed: bool) -> UInts:
+    """Chunk by chunk: each is written to memory once."""
+    made = np.empty(numel, np.uint32)
+    words, signs = _word_keys(seed, Purpose.BUCKET, stream), _word_keys(seed, Purpose.SIGN, stream)
+    cut = tiles(numel, buckets) if hashing == "balanced" else [(0, numel, 0, buckets)]
+    rounds = [_round_keys(derive(seed, stream, tile), Purpose.BUCKET, 0) for tile in range(len(cut))]
+
+    def fill(chunks: Sequence[tuple[int, int, int]]) -> None:
+        scratch, negative = np.empty((2, min(_CHUNK, numel)), np.uint32)
+        for tile, start, stop in chunks:
+            part, (before, positions, first, owned) = made[start:stop], cut[tile]
+            if hashing == "balanced":
+                _permute(part, start - before, positions, rounds[tile], scratch)
+                _modulo(part, owned, scratch)
+                part += np.uint32(first)
+            else:
+                _count(part, start)
+                _hash(part, words, scratch)
+                part[:] = part.astype(np.uint64) * np.uint64(buckets) >> np.uint64(32)
+            if signed:
+                sign = negative[: part.size]
+                _count(sign, start)
+                _hash(sign, signs, scratch)
+                part <<= np.uint32(1)
+                part |= np.right_shift(sign, np.uint32(31), out=sign)
+
+    chunks = [
+        (tile, start, min(start + _CHUNK, before + positions))
+        for tile, (before, positions, _, _) in enumerate(cut)
+        for start in range(before, before + positions, _CHUNK)
+    ]
+    on_threads(fill, chunks)
+    return made
 
 
 def uniform(numel: int, seed: int, purpose: Purpose = Purpose.INITIAL, stream: int = 0) -> torch.Tensor:

@@ -109,7 +109,9 @@ class FreshNetWeight(StructuredWeight):
         first = 0
         for band, (numel, count) in enumerate(zip(band_numels(self.shape), self.band_buckets(), strict=True)):
             part = signed_indices(numel, count, self.seed, band, self.config.hashing)
-            indices[:, band_of_cell == band] = part.view(filters, -1) + 2 * first
+            cells = (band_of_cell == band).nonzero().flatten().tolist()
+            for cell, column in zip(cells, part.view(filters, -1).unbind(1), strict=True):
+                torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
             first += count
         return indices.view(-1)
 

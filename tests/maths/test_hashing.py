@@ -168,6 +168,19 @@ def test_signed_indices_hold_twice_the_bucket_and_the_sign(numel: int, buckets: 
     assert (signed & 1)[sample(numel)].tolist() == negative
 
 
+@MODES
+def test_the_number_of_threads_changes_nothing(mode: Hashing) -> None:
+    before, made = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            made.append(hashing.signed_indices(1_500_000, 500_001, 9, 4, mode))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
 SIZES = [(1, 1), (5, 5), (5, 4), (20, 7), (576, 36), (1000, 999), (36_864, 2304), (100_003, 6250)]
 LARGE = [(1 << 20, 1 << 16), ((1 << 20) + 1, (1 << 20) + 1), (2_360_000, 147_501), (2_200_000, 1), (3 << 20, 2)]
 
