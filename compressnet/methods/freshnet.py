@@ -95,9 +95,10 @@ class FreshNetWeight(StructuredWeight):
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the signed index of every coefficient, and the transform."""
-        indices = torch.empty(self.shape.numel(), dtype=torch.int32, device=device)
-        if indices.device.type != "meta":
-            indices.copy_(self._signed_indices())
+        if torch.device(device).type == "meta":
+            indices = torch.empty(self.shape.numel(), dtype=torch.int32, device=device)
+        else:
+            indices = self._signed_indices().to(device)
         self.register_buffer("indices", indices, persistent=False)
         transform = dct2_matrix(*kernel(self.shape)).to(device, self.buckets.dtype)
         self.register_buffer("transform", transform, persistent=False)
