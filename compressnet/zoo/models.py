@@ -28,6 +28,7 @@ IMAGE_SIZES: Mapping[str, int] = {
 }
 """Side of the images of models whose usual ones are not of 224 pixels."""
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn})
+_DRAWS = frozenset({torch.Tensor.normal_, torch.Tensor.uniform_})
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,10 @@ class _MetaFactories(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable, types: Iterable, args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call ``func``, on meta when it is one of the factories and no device was asked for."""
+        """Call ``func``, on meta when it is one of the factories and no device was asked for; there, draw nothing."""
         kwargs = kwargs or {}
+        if func in _DRAWS and args[0].is_meta:
+            return args[0]
         if func in _FACTORIES and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
         return func(*args, **kwargs)
