@@ -18,10 +18,14 @@ _SAVE = "save it with torch.save(model.state_dict(), path), or as safetensors"
 _AGAIN = "download or copy it again; it may be cut short"
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike[str], *, mapped: bool = True) -> dict[str, Tensor]:
     """The tensors of a ``.pth``, ``.pt`` or ``.safetensors`` file, on the CPU; no code in it is run.
 
     A state_dict inside ``{"model": …}`` or ``{"state_dict": …}`` is unwrapped.
+
+    Args:
+        path: of the file.
+        mapped: whether numbers of ``.pth`` stay in the file until they are read, which must not change meanwhile.
 
     Raises:
         WeightsError: the file is missing, truncated, or no state_dict.
@@ -30,7 +34,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "there is no such file"
         raise WeightsError(what, str(path), "model.weights is relative to where compressnet is started")
-    value = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path)
+    value = _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_pickle(path, mapped)
     for key in _WRAPPERS:
         if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
             value = value[key]
@@ -54,7 +58,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"no whole safetensors file: {error}", str(path), _AGAIN) from error
 
 
-def _read_pickle(path: Path) -> object:
+def _read_pickle(path: Path, mapped: bool) -> object:
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         start = file.read(8)
@@ -65,7 +69,7 @@ def _read_pickle(path: Path) -> object:
             # torch.load warns of a pickle that torch.save did not write, which then fails or is a plain state_dict.
             warnings.simplefilter("ignore", UserWarning)
             # Only torch.save's zip files, its default since 1.6, can be mapped into memory.
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped and mapped)
     except pickle.UnpicklingError as error:
         what = "is a pickle that holds code or whole objects, not only tensors"
         pickled = zipped or start.startswith(b"\x80")

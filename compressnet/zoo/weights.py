@@ -110,8 +110,10 @@ def load_weights_(
 ) -> set[str]:
     """Copy weights into a model, strictly, but for a classifier of another number of classes.
 
+    What is on ``meta`` takes the tensors as they are, in the model's dtype.
+
     Args:
-        model: on the CPU; when the weights do not fit, what it holds afterwards is undefined.
+        model: on the CPU, or a skeleton; when the weights do not fit, what it holds afterwards is undefined.
         state: tensors by key, of any floating dtype.
         classifier_keys: the tensors that may differ in their first dimension.
         where: the file or name, for the error.
@@ -134,8 +136,14 @@ def load_weights_(
     misshapen = [f"{key} is {_shape(given[key])}, not {_shape(own[key])}" for key in other if key not in kept]
     for key in other:
         del given[key]
+    hollow = any(parameter.is_meta for parameter in model.parameters())
+    taken: set[int] = set()
+    for key in [key for key in given if hollow and key in own]:
+        tensor = given[key].to(own[key].dtype).contiguous()
+        given[key] = tensor.clone() if tensor.data_ptr() in taken else tensor  # parameters share no memory
+        taken.add(tensor.data_ptr())
     try:
-        result = model.load_state_dict(given, strict=False)
+        result = model.load_state_dict(given, strict=False, assign=hollow)
     except RuntimeError as error:
         raise WeightsError(f"does not fit {type(model).__name__}: {error}", where) from error
     missing = [key for key in result.missing_keys if key not in other]
@@ -149,11 +157,16 @@ def load_weights_(
     if wrong:
         cure = "the file must be a state_dict of this very model, with torchvision's names"
         raise WeightsError(f"does not fit {type(model).__name__}: {'; '.join(wrong)}", where, cure)
-    broken = [key for key, tensor in given.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    broken = [key for key, tensor in given.items() if tensor.is_floating_point() and not _is_finite(tensor)]
     if broken:
         cure = "its training has diverged, or the file is damaged"
         raise WeightsError(f"{listing(broken, 4)} holds infinite numbers, or what is no number", where, cure)
     return kept
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """By the extremes, which take no memory; what is no number is both of them."""
+    return tensor.numel() == 0 or all(extreme.isfinite() for extreme in tensor.aminmax())
 
 
 def _shape(tensor: Tensor) -> str:
@@ -174,9 +187,11 @@ def dense_model(spec: ModelSpec, weights: str | None, seed: int) -> nn.Module:
     """
     if weights is None:
         return models.fresh(spec, seed)
-    state = read_state_dict(weights) if is_path(weights) else _download(_own_weights(spec.name, weights))
-    model = models.fresh(spec, seed)
-    load_weights_(model, state, classifier_keys(spec), weights)
+    state = read_state_dict(weights, mapped=False) if is_path(weights) else _download(_own_weights(spec.name, weights))
+    model = models.skeleton(spec)  # so that the numbers are in memory once
+    if load_weights_(model, state, classifier_keys(spec), weights):
+        model = models.fresh(spec, seed)
+        load_weights_(model, state, classifier_keys(spec), weights)
     return model
 
 

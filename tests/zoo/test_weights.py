@@ -284,3 +284,17 @@ def test_a_vision_transformers_image_size_is_read_off_a_file(tmp_path: Path) -> 
     spec = ModelSpec("vit_b_32", 3, {"image_size": 96})
     torch.save(fresh(spec, 0).state_dict(), tmp_path / "vit.pth")
     assert spec_for("vit_b_32", str(tmp_path / "vit.pth"), None, None) == spec
+
+
+def test_a_models_parameters_have_memory_of_their_own_and_its_dtype(tmp_path: Path) -> None:
+    state = {key: tensor.half() for key, tensor in state_of(ModelSpec("resnet18", 3, {})).items()}
+    state["layer1.0.conv2.weight"] = state["layer1.0.conv1.weight"]
+    torch.save(state, tmp_path / "a.pth")
+    model = dense_model(ModelSpec("resnet18", 3, {}), str(tmp_path / "a.pth"), seed=4)
+    (tmp_path / "a.pth").write_bytes(b"")
+    parameters = list(model.parameters())
+    assert {(p.dtype, p.is_leaf, p.requires_grad) for p in parameters} == {(torch.float32, True, True)}
+    assert len({p.data_ptr() for p in parameters}) == len(parameters)
+    assert all(
+        torch.equal(model.state_dict()[key], tensor.to(model.state_dict()[key])) for key, tensor in state.items()
+    )
