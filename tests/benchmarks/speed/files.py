@@ -24,7 +24,7 @@ MILLION = 1_000_000
 SIZES = (1, 4, 16, 64, 140)
 SECONDS = {"resnet50": 10, "vit_b_16": 30, "vgg16": 30, "vgg16 fitted": 30}
 HASHED: dict[str, Any] = {"match": "*", "method": "hashednet", "ratio": 8}
-SIZE: dict[str, dict[str, Any]] = {"pruned": {"density": 0.1}, "acdc": {"depth": 2, "init": "random"}, "monarch": {}}
+SIZE: dict[str, dict[str, Any]] = {"pruned": {"density": 0.1}, "acdc": {"depth": 2, "init": "identity"}, "monarch": {}}
 SIZE["deepfried"] = {"init": "random"}
 
 
@@ -42,7 +42,7 @@ def compressed(folder: str, model: str, layers: list[dict[str, Any]], bits: int 
 def forms(model: str, layers: list[dict[str, Any]], batch: int, what: str) -> Iterator[Row]:
     """A model in evaluation, in the forms that ``load`` gives, against torchvision's."""
     x, dense = torch.randn(batch, 3, 224, 224), get_model(model).eval()
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
+    with tempfile.TemporaryDirectory() as folder:
         path = compressed(folder, model, layers)
         loaded = {form: compressnet.load(path, form=form) for form in ("dense", "frozen")}  # type: ignore[arg-type]
     with torch.no_grad():
@@ -56,7 +56,7 @@ def measure_inference() -> Iterator[Row]:
     """A loaded model in evaluation, batches of 4 images, against the dense torchvision model."""
     for name, method in BY_NAME.items():
         if not method.runs_product((64, 64, 3, 3)) and name != "lowrank":
-            rule = {"match": {"type": "conv2d", "kernel": 3}, "method": name, **SIZE.get(name, {"ratio": 8})}
+            rule = {"match": {"type": "conv2d", "kernel": [3, 3]}, "method": name, **SIZE.get(name, {"ratio": 8})}
             yield from forms("resnet18", [rule], 4, f"3×3 as {name}")
     yield from forms("vgg11", [FRESHNET, HASHED], 4, "freshnet and hashednet")
     yield from forms("vit_b_16", [HASHED | {"match": "encoder.*"}], 4, "hashednet")
