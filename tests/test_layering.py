@@ -14,7 +14,7 @@ FLOORS = [
     {"accounting", "digest", "frozen"},
     {"structured", "block"},
     {"layers", "fitting", "trace"},
-    {"product"},
+    {"product", "hashed"},
     {"methods", "blocks", "attention"},
     {"recipe", "zoo"},
     {"plan"},

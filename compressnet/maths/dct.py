@@ -62,12 +62,24 @@ def coefficients(weight: Tensor, transform: Tensor) -> Tensor:
     Returns:
         shape (out · in · kh · kw,).
     """
-    return (weight.reshape(-1, len(transform)) @ transform.T).flatten()
+    return _rowwise(weight.reshape(-1, len(transform)), transform.T).flatten()
 
 
 def kernels(coefficients: Tensor, transform: Tensor, shape: Sequence[int]) -> Tensor:
     """The weight of the given shape that has these coefficients: the inverse of :func:`coefficients`."""
-    return (coefficients.view(-1, len(transform)) @ transform.to(coefficients.dtype)).view(*shape)
+    return _rowwise(coefficients.view(-1, len(transform)), transform.to(coefficients.dtype)).view(*shape)
+
+
+def _rowwise(rows: Tensor, matrix: Tensor) -> Tensor:
+    """``rows @ matrix``; of small kernels, two rows beside each other are one.
+
+    A product of nine columns leaves vector units idle, and twice as many multiplications take half the time.
+    """
+    if len(matrix) == 1:
+        return rows * matrix
+    if len(matrix) < 16 and len(rows) % 2 == 0:
+        matrix = torch.block_diag(matrix, matrix)
+    return (rows.reshape(-1, len(matrix)) @ matrix).view_as(rows)
 
 
 def dct(x: Tensor) -> Tensor:

@@ -20,11 +20,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from compressnet.hashed import HashedWeight
 from compressnet.maths.allocation import beta_rates, share_out
 from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
 from compressnet.maths.hashing import Hashing, signed_indices
-from compressnet.maths.sharing import expand, signed_mean
-from compressnet.structured import MethodConfig, StructuredWeight
+from compressnet.maths.sharing import signed_mean
+from compressnet.maths.spreading import read, spread
+from compressnet.structured import MethodConfig
 
 
 class FreshNetConfig(MethodConfig):
@@ -45,7 +47,7 @@ class FreshNetConfig(MethodConfig):
     hashing: Hashing = "balanced"
 
 
-class FreshNetWeight(StructuredWeight):
+class FreshNetWeight(HashedWeight):
     """A convolution weight whose DCT coefficients share values within their frequency band.
 
     A coefficient V[o, i, a, b] of band j = a + b reads one of the K_j values of its band, chosen by a hash of its
@@ -71,11 +73,7 @@ class FreshNetWeight(StructuredWeight):
 
     name = "freshnet"
     Config = FreshNetConfig
-    linear = True
-    exact_projection = True
-    runs = "dense"
 
-    indices: Tensor
     transform: Tensor
 
     @classmethod
@@ -95,15 +93,12 @@ class FreshNetWeight(StructuredWeight):
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the signed index of every coefficient, and the transform."""
-        if torch.device(device).type == "meta":
-            indices = torch.empty(self.shape.numel(), dtype=torch.int32, device=device)
-        else:
-            indices = self._signed_indices().to(device)
-        self.register_buffer("indices", indices, persistent=False)
+        super().remake_(device)
         transform = dct2_matrix(*kernel(self.shape)).to(device, self.buckets.dtype)
         self.register_buffer("transform", transform, persistent=False)
 
-    def _signed_indices(self) -> Tensor:
+    def signed_indices(self) -> Tensor:
+        """The index and the sign of every coefficient, kernel by kernel."""
         band_of_cell = bands(*kernel(self.shape))
         filters = self.shape[0] * self.shape[1]
         indices = torch.empty((filters, len(band_of_cell)), dtype=torch.int32)
@@ -116,13 +111,13 @@ class FreshNetWeight(StructuredWeight):
             first += count
         return indices.view(-1)
 
-    def to_dense(self) -> Tensor:
-        """The dense weight."""
-        return kernels(expand(self.buckets, self.indices), self.transform, self.shape)
+    def spread(self, values: Tensor) -> Tensor:
+        """The kernels whose coefficients are these values, each with its sign."""
+        return kernels(spread(values, self.reads), self.transform, self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Set each bucket to the signed mean of the coefficients that read it; ``inputs`` are not needed."""
         wanted = coefficients(dense.to(self.buckets), self.transform)
-        self.buckets.copy_(signed_mean(wanted, self.indices, self.buckets.numel()))
+        self.buckets.copy_(signed_mean(wanted, read(self.reads), self.buckets.numel()))
         return self

@@ -16,9 +16,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from compressnet.hashed import HashedWeight
 from compressnet.maths.hashing import Hashing, signed_indices
-from compressnet.maths.sharing import expand, signed_mean
-from compressnet.structured import MethodConfig, StructuredWeight
+from compressnet.maths.sharing import signed_mean
+from compressnet.maths.spreading import read, spread
+from compressnet.structured import MethodConfig
 
 
 class HashedNetConfig(MethodConfig):
@@ -35,7 +37,7 @@ class HashedNetConfig(MethodConfig):
     hashing: Hashing = "balanced"
 
 
-class HashedNetWeight(StructuredWeight):
+class HashedNetWeight(HashedWeight):
     """A weight whose entries share values, chosen by a hash of their position and given a hashed sign.
 
         W[i] = sign[i] · buckets[index[i]]        for every position i of the flattened weight
@@ -55,32 +57,23 @@ class HashedNetWeight(StructuredWeight):
 
     name = "hashednet"
     Config = HashedNetConfig
-    linear = True
-    exact_projection = True
-    runs = "dense"
-
-    indices: Tensor
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         count = max(1, int(self.shape.numel() / self.config.ratio))
         self.buckets = nn.Parameter(torch.zeros(count, device=device, dtype=dtype))
         self.remake_(device)
 
-    def remake_(self, device: torch.device | str) -> None:
-        """Make the signed index of every position."""
-        numel, count = self.shape.numel(), self.buckets.numel()
-        if torch.device(device).type == "meta":
-            indices = torch.empty(numel, dtype=torch.int32, device=device)
-        else:
-            indices = signed_indices(numel, count, self.seed, hashing=self.config.hashing).to(device)
-        self.register_buffer("indices", indices, persistent=False)
+    def signed_indices(self) -> Tensor:
+        """The index and the sign of every position."""
+        return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, hashing=self.config.hashing)
 
-    def to_dense(self) -> Tensor:
-        """The dense weight."""
-        return expand(self.buckets, self.indices).view(self.shape)
+    def spread(self, values: Tensor) -> Tensor:
+        """A value, with its sign, at every position."""
+        return spread(values, self.reads).view(self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Set each bucket to the signed mean of what reads it; ``inputs`` are not needed."""
-        self.buckets.copy_(signed_mean(dense.to(self.buckets).flatten(), self.indices, self.buckets.numel()))
+        wanted = dense.to(self.buckets).flatten()
+        self.buckets.copy_(signed_mean(wanted, read(self.reads), self.buckets.numel()))
         return self

@@ -1,0 +1,151 @@
+"""Large weights of shared values, made and trained by several threads, and matrices a cache-full at a time.
+
+:func:`compressnet.maths.sharing.expand` with ordinary operations is the reference of everything here. Indices are given
+as they are, or as a function that makes them, which is called in each pass that reads them, and keeps nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from compressnet.maths.parallel import LEAST
+from compressnet.maths.sharing import Sums, expand, gather_, signed
+
+Indices = Tensor | Callable[[], Tensor]
+NUMBERS = 1 << 22
+"""Of a matrix that are made at a time: products have enough rows then, and the last-level cache holds them."""
+
+
+def read(indices: Indices) -> Tensor:
+    """Indices themselves."""
+    return indices if isinstance(indices, Tensor) else indices()
+
+
+def by_parts(values: Tensor, numel: int) -> bool:
+    """Whether that is better for a weight of so many numbers: large, on the CPU, in no program that is traced."""
+    plain = type(values) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+    return plain and values.device.type == "cpu" and numel >= LEAST
+
+
+def spread(values: Tensor, indices: Indices) -> Tensor:
+    """``expand(values, indices)``, by as many threads as torch has.
+
+    Args:
+        values: shape (K,).
+        indices: int32 of shape (N,).
+
+    Returns:
+        shape (N,), differentiable in ``values``.
+    """
+    if isinstance(indices, Tensor) and not by_parts(values, len(indices)):
+        return expand(values, indices)
+    return _Spread.apply(values, indices)
+
+
+def linear(x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) -> Tensor:
+    """``F.linear(x, expand(values, indices).view(shape))`` with a weight that is never whole, nor is its gradient.
+
+    Args:
+        x: shape (…, in).
+        values: shape (K,).
+        indices: int32 of shape (out · in,).
+        shape: out, in.
+
+    Returns:
+        shape (…, out), differentiable once in ``x`` and ``values``.
+    """
+    y = _Linear.apply(x.reshape(-1, shape[1]), values, indices, shape)
+    return y.view(*x.shape[:-1], shape[0])
+
+
+class _Spread(torch.autograd.Function):
+    @staticmethod
+    def forward(values: Tensor, indices: Indices) -> Tensor:
+        index = read(indices)
+        out = values.new_empty(len(index))
+        gather_(out, signed(values), index)
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices], output: Tensor) -> None:
+        values, ctx.indices = inputs
+        ctx.count = len(values)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Collect.apply(grad, ctx.indices, ctx.count), None
+
+
+class _Collect(torch.autograd.Function):
+    """The transpose of :class:`_Spread`."""
+
+    @staticmethod
+    def forward(numbers: Tensor, indices: Indices, count: int) -> Tensor:
+        sums = Sums(numbers, count, len(numbers))
+        sums.add_(read(indices), numbers)
+        return sums.total()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, int], output: Tensor) -> None:
+        ctx.indices = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Spread.apply(grad, ctx.indices), None, None
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, values)
+        ctx.indices, ctx.shape = indices, shape
+        y, rows = x.new_empty(len(x), shape[0]), _Rows(values, read(indices), shape)
+        for some in rows:
+            torch.mm(x, rows.weight(some).T, out=y[:, some])
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        x, values = ctx.saved_tensors
+        rows = _Rows(values, read(ctx.indices), ctx.shape)
+        grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        sums = Sums(values, len(values), len(rows.indices))
+        for some in rows:
+            if grad_x is not None:
+                grad_x.addmm_(grad[:, some], rows.weight(some))
+            of_weight = torch.mm(grad[:, some].T, x, out=rows.buffer(some))
+            sums.add_(rows.indices_of(some), of_weight.view(-1))
+        return grad_x, sums.total(), None, None
+
+
+class _Rows:
+    """Rows of a weight, some at a time in one buffer."""
+
+    def __init__(self, values: Tensor, indices: Tensor, shape: tuple[int, int]) -> None:
+        self.values, self.indices = values, indices
+        self.count, self.width = shape
+        self.step = max(1, NUMBERS // self.width)
+        self.numbers = values.new_empty(min(self.step, self.count), self.width)
+
+    @cached_property
+    def table(self) -> Tensor:
+        return signed(self.values)
+
+    def __iter__(self) -> Iterator[slice]:
+        return (slice(first, min(first + self.step, self.count)) for first in range(0, self.count, self.step))
+
+    def indices_of(self, rows: slice) -> Tensor:
+        return self.indices[rows.start * self.width : rows.stop * self.width]
+
+    def buffer(self, rows: slice) -> Tensor:
+        return self.numbers[: rows.stop - rows.start]
+
+    def weight(self, rows: slice) -> Tensor:
+        weight = self.buffer(rows)
+        gather_(weight.view(-1), self.table, self.indices_of(rows))
+        return weight

@@ -1,0 +1,105 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressnet.maths import parallel, spreading
+from compressnet.maths.hashing import signed_indices
+from compressnet.maths.sharing import expand, signed_mean
+from compressnet.maths.spreading import Indices, by_parts, linear, spread
+
+OUT, IN, COUNT = 60, 9001, 20_000
+
+
+@pytest.fixture(params=[1, 3])
+def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: request.param)
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def kept() -> Tensor:
+    return signed_indices(OUT * IN, COUNT, seed=3)
+
+
+@pytest.fixture(params=["kept", "made anew"])
+def indices(request: pytest.FixtureRequest, kept: Tensor) -> Indices:
+    return kept if request.param == "kept" else kept.clone
+
+
+def test_parts_cover_all_positions_once(threads: int) -> None:
+    seen = torch.zeros(1_000_003)
+
+    def add(_: int, part: slice) -> None:
+        seen[part] += 1
+
+    parallel.in_parts(add, len(seen), parallel.parts(len(seen), seen.device))
+    assert (seen == 1).all()
+
+
+def test_few_positions_and_those_on_a_gpu_are_one_part(threads: int) -> None:
+    assert parallel.parts(1000, torch.device("cpu")) == parallel.parts(10**9, torch.device("cuda")) == 1
+
+
+def test_what_fails_in_a_part_is_raised() -> None:
+    def work(number: int, _: slice) -> None:
+        if number:
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        parallel.in_parts(work, 10, 2)
+
+
+@pytest.mark.usefixtures("threads")
+def test_spreading_is_expanding_forwards_and_backwards(indices: Indices, kept: Tensor) -> None:
+    values = torch.randn(COUNT, requires_grad=True)
+    upstream = torch.randn(len(kept))
+    made, reference = spread(values, indices), expand(values, kept)
+    assert torch.equal(made, reference)
+    assert made.grad_fn is not None
+    assert "Spread" in made.grad_fn.name()
+    gradients = [torch.autograd.grad(y, values, upstream)[0] for y in (made, reference)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_few_values_are_expanded_by_ordinary_operations() -> None:
+    assert not by_parts(torch.ones(10), 1000)
+    assert not by_parts(torch.ones(10, device="meta"), 10**9)
+
+
+def test_spreading_can_be_differentiated_twice(indices: Indices, kept: Tensor) -> None:
+    values = torch.randn(COUNT, dtype=torch.float64, requires_grad=True)
+    (once,) = torch.autograd.grad(spread(values, indices).square().sum(), values, create_graph=True)
+    (twice,) = torch.autograd.grad(once.sum(), values)
+    assert torch.equal(twice, 2.0 * torch.bincount(kept >> 1, minlength=COUNT))
+
+
+def test_spreading_has_a_vector_jacobian_product_of_torch_func(kept: Tensor) -> None:
+    values, upstream = torch.randn(COUNT), torch.randn(len(kept))
+    pairs = [torch.func.vjp(lambda v, f=f: f(v, kept), values)[1](upstream)[0] for f in (spread, expand)]  # type: ignore[misc]
+    torch.testing.assert_close(*pairs)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("wanted", ["values", "inputs", "both"])
+def test_a_product_by_rows_is_the_product_with_the_dense_weight(
+    indices: Indices, kept: Tensor, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spreading, "NUMBERS", 7 * IN + 1)
+    values = torch.randn(COUNT, requires_grad=wanted != "inputs")
+    x = torch.randn(2, 3, IN, requires_grad=wanted != "values")
+    upstream = torch.randn(2, 3, OUT)
+    ours, reference = linear(x, values, indices, (OUT, IN)), F.linear(x, expand(values, kept).view(OUT, IN))
+    torch.testing.assert_close(ours, reference, atol=1e-3, rtol=1e-4)
+    inputs = [tensor for tensor in (x, values) if tensor.requires_grad]
+    for a, b in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (ours, reference)), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-4)
+
+
+def test_signed_means_are_the_same_with_any_number_of_threads(kept: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = torch.randn(len(kept))
+    means = []
+    for count in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
+        means.append(signed_mean(dense, kept, COUNT))
+    torch.testing.assert_close(*means)
