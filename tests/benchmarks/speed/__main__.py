@@ -16,7 +16,7 @@ import torch
 
 from tests.benchmarks.speed.measure import Row, table
 
-GROUPS = ("products", "files")
+GROUPS = ("products", "steps", "files")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
