@@ -22,6 +22,7 @@ from compressnet.pretrained import dense_model, is_trained
 from compressnet.progress import SILENT, Progress
 from compressnet.recipe import Recipe, TrainSection, read_recipe
 from compressnet.sizing import check_budget
+from compressnet.training.compiled import check_recompute
 from compressnet.training.evaluation import Divergence, Metrics, from_json
 from compressnet.training.interrupt import Interrupted
 from compressnet.training.parts import check_batch, find_device, need_labels
@@ -97,6 +98,7 @@ def run(
         need_labels(plan.recipe, draft.source)
     folder = Path(output)
     check_folder(folder)
+    check_recompute(plan.recipe.finetune, bool(compile))
     return _Pipeline(plan, folder, device, compile, progress).run()
 
 

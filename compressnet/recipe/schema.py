@@ -158,6 +158,7 @@ class FinetuneSection(TrainSection):
     """How to train the compressed model.
 
     Args:
+        recompute: indices of hashed weights, and dense weights, are made in each pass, and not kept between passes.
         labels: learn from the images' labels; without them from the dense model alone.
         calibrate: fit layers once more before training, from the numbers in the file, or null.
         batchnorm: estimate the statistics of norm layers anew before training, or null.
@@ -166,6 +167,7 @@ class FinetuneSection(TrainSection):
         quantise: train through the quantisers of the export section, or null.
     """
 
+    recompute: bool = False
     labels: bool = True
     calibrate: CalibrateSection | None = None
     batchnorm: BatchNormSection | None = None

@@ -6,6 +6,17 @@ from contextlib import contextmanager
 import torch
 
 from compressnet.errors import TrainingError, first_line
+from compressnet.recipe import FinetuneSection, TrainSection
+
+
+def check_recompute(settings: TrainSection, compile: bool) -> None:
+    """Refuse compiled steps in which indices are made.
+
+    Raises:
+        TrainingError: the settings and the command want both.
+    """
+    if compile and isinstance(settings, FinetuneSection) and settings.recompute:
+        raise TrainingError("a compiled step keeps its indices", "finetune.recompute", "leave out one of the two")
 
 
 @contextmanager

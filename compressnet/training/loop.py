@@ -14,6 +14,7 @@ from compressnet.coding.quantisers import Quantiser, from_json
 from compressnet.data.layout import channels_last
 from compressnet.data.loading import ahead, make_loader
 from compressnet.errors import TrainingError
+from compressnet.hashed import recomputing
 from compressnet.maths.hashing import Purpose, derive, permutation
 from compressnet.plan import PlannedBlock
 from compressnet.progress import SILENT, Progress
@@ -117,7 +118,8 @@ class _Trainer:
     def epoch(self, request: StopRequest) -> None:
         run, now = self.run, self.now
         self.model.train()
-        with self.progress.task(f"{run.title}: epoch {now.epoch + 1} of {run.settings.epochs}", run.steps) as advance:
+        task = self.progress.task(f"{run.title}: epoch {now.epoch + 1} of {run.settings.epochs}", run.steps)
+        with task as advance, recomputing(self.model, run.recompute):
             advance(now.batch)
             began = time.monotonic()
             for images, labels, indices in self._batches():

@@ -69,6 +69,7 @@ class Run:
         labels: whether those of the images are learned from; without them a teacher is needed.
         on_epoch: told each line of ``metrics.jsonl`` as it comes.
         compile: the backend of ``torch.compile`` that steps are compiled by, or None.
+        recompute: what hashed weights are made of is made in each pass of a step, and not kept.
         stages: what is done to the model once, before the first epoch, by name and in order.
         gradual: how weights go from dense to compressed, or None.
     """
@@ -91,6 +92,7 @@ class Run:
     quantising: Quantising | None = None
     labels: bool = True
     compile: str | None = None
+    recompute: bool = False
     on_epoch: Callable[[Mapping[str, Any]], None] = lambda record: None
     stages: Mapping[str, Stage] = field(default_factory=dict)
     gradual: Gradual | None = None

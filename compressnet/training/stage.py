@@ -31,6 +31,7 @@ from compressnet.progress import SILENT, Progress
 from compressnet.recipe import FinetuneSection, Recipe, TrainSection
 from compressnet.training import distributed
 from compressnet.training.board import Board
+from compressnet.training.compiled import check_recompute
 from compressnet.training.distillation import Teacher
 from compressnet.training.evaluation import Divergence, Metrics, evaluate, from_json
 from compressnet.training.loop import train
@@ -142,6 +143,7 @@ def train_stage(
     data = need_data(recipe, where)
     title = "pretrain" if description.stage == "dense" else "finetune"
     half_of(settings.amp, device, title)
+    check_recompute(settings, bool(compile))
     labels = not isinstance(settings, FinetuneSection) or settings.labels
     count = spec.num_classes if labels else None
     with distributed.one_first():
@@ -224,6 +226,7 @@ def train_stage(
         mix=Mixing(spec.num_classes, settings.mixup, settings.cutmix) if settings.mixup or settings.cutmix else None,
         quantising=quantising,
         compile="inductor" if compile is True else compile or None,
+        recompute=isinstance(settings, FinetuneSection) and settings.recompute,
         labels=labels,
         stages=stages,
         gradual=gradual,

@@ -53,3 +53,9 @@ def test_the_usual_backend_trains_to_about_the_same_loss(converted: Path, tmp_pa
         for compile in (False, True)
     )
     assert compiled.best.loss == pytest.approx(plain.best.loss, rel=1e-3)
+
+
+def test_compiled_steps_cannot_recompute(converted: Path, tmp_path: Path) -> None:
+    wanted = ["finetune.recompute=true"]
+    with pytest.raises(TrainingError, match=r"^finetune\.recompute: a compiled step keeps its indices\n"):
+        compressnet.finetune(converted, tmp_path / "out", device="cpu", overrides=wanted, compile="eager")

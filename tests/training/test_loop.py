@@ -80,3 +80,15 @@ def test_a_run_that_dies_goes_on_from_the_last_saved_step_to_the_same_bits(
     assert torch.equal(parts["random"][0]["torch"], whole["random"][0]["torch"])
     best = [(tmp_path / name / "best.safetensors").read_bytes() for name in ("whole", "parts")]
     assert best[0] == best[1]
+
+
+def test_a_training_that_recomputes_ends_at_the_same_numbers(lenet: dict[str, Any], tmp_path: Path) -> None:
+    compressnet.convert(lenet, tmp_path / "converted.safetensors")
+    models = []
+    for recompute in ("false", "true"):
+        settings = [f"finetune.recompute={recompute}", "finetune.epochs=1"]
+        trained = compressnet.finetune(
+            tmp_path / "converted.safetensors", tmp_path / recompute, device="cpu", overrides=settings
+        )
+        models.append(compressnet.load(trained.path, form="compressed").state_dict())
+    torch.testing.assert_close(*models)
