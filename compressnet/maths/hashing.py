@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressnet.maths.threads import on_threads
+from compressnet.maths.parallel import in_parts
 
 Hashing = Literal["balanced", "independent"]
 UInts = NDArray[np.uint32]
@@ -240,7 +240,7 @@ def _indices(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing,
         for tile, (before, positions, _, _) in enumerate(cut)
         for start in range(before, before + positions, _CHUNK)
     ]
-    on_threads(fill, chunks)
+    in_parts(lambda _, run: fill(chunks[run]), len(chunks), max(1, min(torch.get_num_threads(), len(chunks))))
     return made
 
 
