@@ -36,6 +36,7 @@ BEHIND = {
     "safetensors": {"checkpoint.py", "zoo/state_dicts.py"},
     "rich": {"cli/display"},
     "constriction": {"coding/entropy.py"},
+    "numba": {"maths/compiled"},
     "typer": {"cli"},
     "torchvision": {"zoo", "data"},
     "onnx": {"interchange/onnx.py"},

@@ -6,6 +6,7 @@ Indices are those of :func:`compressnet.maths.hashing.signed_indices`: ``2 · bu
 import torch
 from torch import Tensor
 
+from compressnet.maths import compiled
 from compressnet.maths.parallel import in_parts, parts
 
 
@@ -44,13 +45,32 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
     return sums.total() / reads.clamp(min=1)
 
 
-def gather_(out: Tensor, table: Tensor, indices: Tensor) -> None:
-    """``out[i] = table[indices[i]]``, all of one dimension, by as many threads as are worth it."""
+class Reader:
+    """Gathers signed values.
 
-    def gather(_: int, part: slice) -> None:
-        torch.index_select(table, 0, indices[part], out=out[part])
+    Args:
+        values: shape (K,).
+        numel: positions in all.
+    """
 
-    in_parts(gather, len(indices), parts(len(indices), out.device))
+    def __init__(self, values: Tensor, numel: int) -> None:
+        self.compiled = numel >= compiled.FROM and compiled.reads(values)
+        self.table = values.detach() if self.compiled else signed(values)
+
+    def gather_(self, out: Tensor, indices: Tensor) -> None:
+        """``out[i]`` becomes what position i reads, all of one dimension, by as many threads as are worth it."""
+        if self.compiled:
+            from compressnet.maths.compiled.sharing import gather
+
+            numbers, table, places = out.numpy(), self.table.numpy(), indices.numpy()
+
+        def work(_: int, part: slice) -> None:
+            if self.compiled:
+                gather(numbers[part], table, places[part])
+            else:
+                torch.index_select(self.table, 0, indices[part], out=out[part])
+
+        in_parts(work, len(indices), parts(len(indices), out.device))
 
 
 class Sums:
@@ -59,21 +79,30 @@ class Sums:
     Args:
         like: gives type and device.
         count: K.
-        numel: positions in all; all tables together have at most a quarter as many numbers, or there is one.
+        numel: positions in all; all tables together have at most half as many numbers, or there is one.
     """
 
     def __init__(self, like: Tensor, count: int, numel: int) -> None:
-        self.tables = like.new_zeros(max(1, min(parts(numel, like.device), numel // (8 * count))), 2 * count)
+        self.compiled = numel >= compiled.FROM and compiled.reads(like)
+        width = count if self.compiled else 2 * count
+        self.tables = like.new_zeros(max(1, min(parts(numel, like.device), numel // (2 * width))), width)
 
     def add_(self, indices: Tensor, dense: Tensor) -> None:
         """Add what some positions, of shape (n,), hold to the values that they read."""
+        if self.compiled:
+            from compressnet.maths.compiled.sharing import add
 
-        def add(number: int, part: slice) -> None:
-            self.tables[number].index_add_(0, indices[part], dense[part])
+            tables, numbers, places = self.tables.numpy(), dense.detach().numpy(), indices.numpy()
 
-        in_parts(add, len(indices), min(len(self.tables), parts(len(indices), dense.device)))
+        def work(number: int, part: slice) -> None:
+            if self.compiled:
+                add(tables[number], numbers[part], places[part])
+            else:
+                self.tables[number].index_add_(0, indices[part], dense[part])
+
+        in_parts(work, len(indices), min(len(self.tables), parts(len(indices), dense.device)))
 
     def total(self) -> Tensor:
         """Of shape (K,)."""
-        pairs = self.tables.sum(0) if len(self.tables) > 1 else self.tables[0]
-        return pairs[::2] - pairs[1::2]
+        sums = self.tables.sum(0) if len(self.tables) > 1 else self.tables[0]
+        return sums if self.compiled else sums[::2] - sums[1::2]

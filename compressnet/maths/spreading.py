@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from compressnet.maths.parallel import LEAST
-from compressnet.maths.sharing import Sums, expand, gather_, signed
+from compressnet.maths.sharing import Reader, Sums, expand
 
 Indices = Tensor | Callable[[], Tensor]
 NUMBERS = 1 << 22
@@ -67,7 +67,7 @@ class _Spread(torch.autograd.Function):
     def forward(values: Tensor, indices: Indices) -> Tensor:
         index = read(indices)
         out = values.new_empty(len(index))
-        gather_(out, signed(values), index)
+        Reader(values, len(index)).gather_(out, index)
         return out
 
     @staticmethod
@@ -133,8 +133,8 @@ class _Rows:
         self.numbers = values.new_empty(min(self.step, self.count), self.width)
 
     @cached_property
-    def table(self) -> Tensor:
-        return signed(self.values)
+    def reader(self) -> Reader:
+        return Reader(self.values, len(self.indices))
 
     def __iter__(self) -> Iterator[slice]:
         return (slice(first, min(first + self.step, self.count)) for first in range(0, self.count, self.step))
@@ -147,5 +147,5 @@ class _Rows:
 
     def weight(self, rows: slice) -> Tensor:
         weight = self.buffer(rows)
-        gather_(weight.view(-1), self.table, self.indices_of(rows))
+        self.reader.gather_(weight.view(-1), self.indices_of(rows))
         return weight
