@@ -39,10 +39,11 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
     Returns:
         shape (K,).
     """
+    ones = indices.new_ones(1).expand(len(indices))
+    reads = indices.new_zeros(2 * buckets).index_add_(0, indices, ones).view(-1, 2).sum(1, dtype=indices.dtype)
     sums = Sums(dense, buckets, len(dense))
     sums.add_(indices, dense)
-    reads = torch.bincount(indices >> 1, minlength=buckets)
-    return sums.total() / reads.clamp(min=1)
+    return sums.total().div_(reads.clamp_(min=1))
 
 
 class Reader:
