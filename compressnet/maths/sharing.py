@@ -1,6 +1,6 @@
 """Positions that share signed values: expand values to positions, and its least-squares inverse.
 
-Indices are those of :func:`compressnet.maths.hashing.signed_indices`: ``2 · bucket + (1 if the sign is −)``.
+Indices are those of :func:`compressnet.maths.indices.signed_indices`: ``2 · bucket + (1 if the sign is −)``.
 """
 
 import torch

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from compressnet.hashed import HashedWeight
 from compressnet.maths.allocation import beta_rates, share_out
 from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
-from compressnet.maths.hashing import Hashing, signed_indices
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import signed_mean
 from compressnet.maths.spreading import read, spread
 from compressnet.structured import MethodConfig

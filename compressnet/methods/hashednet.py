@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
-from compressnet.maths.hashing import Hashing, signed_indices
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import signed_mean
 from compressnet.maths.spreading import read, spread
 from compressnet.structured import MethodConfig

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressnet.maths import parallel, spreading
-from compressnet.maths.hashing import signed_indices
+from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import expand, signed_mean
 from compressnet.maths.spreading import Indices, by_parts, linear, spread
 

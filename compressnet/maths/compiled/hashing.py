@@ -51,33 +51,22 @@ def _signed(bucket, position, key):  # type: ignore[no-untyped-def]
 
 @loop
 def balanced(
-    out: UInts, start: int, positions: int, keys: Keys, first: np.uint32, owned: np.uint32, before: int, sign: Keys
+    out: UInts, start: int, positions: int, keys: Keys, first: int, owned: int, before: int, signs: Keys
 ) -> None:
-    """Buckets, with signs, of some positions of a tile.
-
-    Args:
-        out: one for each position; overwritten.
-        start: the first one's place in the tile.
-        positions: of the tile, up to 2²⁰ where it owns more than one bucket.
-        keys: of the eight rounds, each to multiply by and to add.
-        first: bucket of the tile.
-        owned: buckets of the tile.
-        before: positions before the tile.
-        sign: the two keys of signs.
-    """
+    """See :func:`compressnet.maths.indices.balanced`."""
     bits = 1
     while 1 << bits < positions:
         bits += 1
-    mask, shift = uint32((1 << bits) - 1), uint32((bits + 2) // 3)
+    mask, shift, divisor = uint32((1 << bits) - 1), uint32((bits + 2) // 3), uint32(owned)
     reciprocal = (uint64(1) << _SHIFT) // uint64(owned) + uint64(1)
     walking = np.empty(_CHUNK, np.uint32)
     for begin in range(0, out.size, _CHUNK):
-        part, place = out[begin : begin + _CHUNK], start + begin
+        part, place = out[begin : begin + _CHUNK], uint32(start + begin)
         if owned == 1:
             part[:] = uint32(0)
         else:
             for i in range(part.size):
-                part[i] = _walk(uint32(place + i), keys, mask, shift)
+                part[i] = _walk(uint32(place + uint32(i)), keys, mask, shift)
             count = 0
             for i in range(part.size):
                 walking[count] = i
@@ -92,22 +81,14 @@ def balanced(
                 count = left
         for i in range(part.size):
             quotient = uint32((uint64(part[i]) * reciprocal) >> _SHIFT)
-            bucket = uint32(part[i] - quotient * owned + first)
-            part[i] = _signed(bucket, uint32(before + place + i), sign)
+            bucket = uint32(part[i] - quotient * divisor + uint32(first))
+            part[i] = _signed(bucket, uint32(uint32(before) + place + uint32(i)), signs)
 
 
 @loop
-def independent(out: UInts, start: int, buckets: np.uint32, keys: Keys, sign: Keys) -> None:
-    """Buckets, with signs, of some positions, each hashed by itself.
-
-    Args:
-        out: one for each position; overwritten.
-        start: the first position.
-        buckets: how many there are.
-        keys: the two of buckets.
-        sign: the two of signs.
-    """
+def independent(out: UInts, start: int, buckets: int, keys: Keys, signs: Keys) -> None:
+    """See :func:`compressnet.maths.indices.independent`."""
     for i in range(out.size):
-        position = uint32(start + i)
+        position = uint32(uint32(start) + uint32(i))
         bucket = uint32((uint64(_mix(position, keys)) * uint64(buckets)) >> uint64(32))
-        out[i] = _signed(bucket, position, sign)
+        out[i] = _signed(bucket, position, signs)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision.models import get_model
 
 import compressnet
-from compressnet.maths.hashing import signed_indices
+from compressnet.maths.indices import signed_indices
 from compressnet.methods import BY_NAME
 from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
 from tests.benchmarks.speed.conversion import CASES, FRESHNET
