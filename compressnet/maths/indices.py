@@ -6,6 +6,7 @@
 | K | ``buckets``, the number of stored values |
 """
 
+import sys
 from collections.abc import Iterable
 from itertools import chain
 
@@ -30,6 +31,8 @@ from compressnet.maths.hashing import (
 from compressnet.maths.parallel import in_parts, parts
 
 Keys = tuple[np.uint32, ...]
+
+_COMPILED_FROM = 1 << 19  # positions, where numba is not imported yet
 
 
 def bucket_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> UInts:
@@ -61,7 +64,7 @@ def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing
 def _signed(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing) -> UInts:
     made, signs = np.empty(numel, np.uint32), _words(word_keys(seed, Purpose.SIGN, stream))
     in_balance, alone = balanced, independent
-    if numel >= compiled.FROM and compiled.installed():
+    if compiled.installed() and (numel >= _COMPILED_FROM or "numba" in sys.modules):
         from compressnet.maths.compiled.hashing import balanced as in_balance
         from compressnet.maths.compiled.hashing import independent as alone
 

@@ -17,12 +17,18 @@ def parts(numel: int, device: torch.device) -> int:
     return max(1, min(torch.get_num_threads(), numel // LEAST)) if device.type == "cpu" else 1
 
 
-def in_parts(work: Callable[[int, slice], object], numel: int, count: int) -> None:
+def in_parts(work: Callable[[int, slice], object], numel: int, count: int, unit: int = 1) -> None:
     """Do ``work(number, positions)`` for each of ``count`` equal parts of so many positions, all at once.
 
     What it calls must let go of Python while it computes, as torch and numpy do.
+
+    Args:
+        work: on a part.
+        numel: positions.
+        count: parts.
+        unit: positions that no two parts share out between them; ``numel`` is a multiple.
     """
-    edges = [numel * part // count for part in range(count + 1)]
+    edges = [numel // unit * part // count * unit for part in range(count + 1)]
     own, *others = (slice(first, end) for first, end in pairwise(edges))
     waiting = [_pool(os.getpid(), count).submit(work, number, part) for number, part in enumerate(others, 1)]
     work(0, own)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from compressnet.maths.parallel import LEAST
-from compressnet.maths.sharing import Reader, Sums, expand
+from compressnet.maths.compiled import FROM
+from compressnet.maths.dct import kernel, kernels
+from compressnet.maths.sharing import Reader, Sums, expand, fuses
 
 Indices = Tensor | Callable[[], Tensor]
 NUMBERS = 1 << 22
@@ -28,7 +29,7 @@ def read(indices: Indices) -> Tensor:
 def by_parts(values: Tensor, numel: int) -> bool:
     """Whether that is better for a weight of so many numbers: large, on the CPU, in no program that is traced."""
     plain = type(values) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
-    return plain and values.device.type == "cpu" and numel >= LEAST
+    return plain and values.device.type == "cpu" and numel >= FROM
 
 
 def spread(values: Tensor, indices: Indices) -> Tensor:
@@ -43,7 +44,25 @@ def spread(values: Tensor, indices: Indices) -> Tensor:
     """
     if isinstance(indices, Tensor) and not by_parts(values, len(indices)):
         return expand(values, indices)
-    return _Spread.apply(values, indices)
+    return _Spread.apply(values, indices, False)
+
+
+def spread_kernels(values: Tensor, indices: Indices, transform: Tensor, shape: torch.Size) -> Tensor:
+    """``kernels(spread(values, indices), transform, shape)``, of 3×3 kernels at once.
+
+    Args:
+        values: shape (K,).
+        indices: int32 of shape (out · in · kh · kw,).
+        transform: :func:`compressnet.maths.dct.dct2_matrix` of the kernels.
+        shape: out, in, kh, kw; or out, in.
+
+    Returns:
+        shape ``shape``, differentiable in ``values``.
+    """
+    numel = shape.numel()
+    if kernel(shape) == (3, 3) and by_parts(values, numel) and fuses(values, numel):
+        return _Spread.apply(values, indices, True).view(shape)
+    return kernels(spread(values, indices), transform, shape)
 
 
 def linear(x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) -> Tensor:
@@ -64,38 +83,38 @@ def linear(x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) 
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(values: Tensor, indices: Indices) -> Tensor:
+    def forward(values: Tensor, indices: Indices, cosine: bool) -> Tensor:
         index = read(indices)
         out = values.new_empty(len(index))
-        Reader(values, len(index)).gather_(out, index)
+        Reader(values, len(index), cosine).gather_(out, index)
         return out
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices], output: Tensor) -> None:
-        values, ctx.indices = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, bool], output: Tensor) -> None:
+        values, ctx.indices, ctx.cosine = inputs
         ctx.count = len(values)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Collect.apply(grad, ctx.indices, ctx.count), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Collect.apply(grad, ctx.indices, ctx.count, ctx.cosine), None, None
 
 
 class _Collect(torch.autograd.Function):
     """The transpose of :class:`_Spread`."""
 
     @staticmethod
-    def forward(numbers: Tensor, indices: Indices, count: int) -> Tensor:
-        sums = Sums(numbers, count, len(numbers))
-        sums.add_(read(indices), numbers)
+    def forward(numbers: Tensor, indices: Indices, count: int, cosine: bool) -> Tensor:
+        sums = Sums(numbers, count, len(numbers), cosine)
+        sums.add_(read(indices), numbers.contiguous())
         return sums.total()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, int], output: Tensor) -> None:
-        ctx.indices = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, int, bool], output: Tensor) -> None:
+        ctx.indices, ctx.cosine = inputs[1], inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Spread.apply(grad, ctx.indices), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Spread.apply(grad, ctx.indices, ctx.cosine), None, None, None
 
 
 class _Linear(torch.autograd.Function):

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
 from compressnet.maths.allocation import beta_rates, share_out
-from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
+from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel
 from compressnet.maths.hashing import Hashing
 from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import signed_mean
-from compressnet.maths.spreading import read, spread
+from compressnet.maths.spreading import read, spread_kernels
 from compressnet.structured import MethodConfig
 
 
@@ -114,7 +114,7 @@ class FreshNetWeight(HashedWeight):
 
     def spread(self, values: Tensor) -> Tensor:
         """The kernels whose coefficients are these values, each with its sign."""
-        return kernels(spread(values, self.reads), self.transform, self.shape)
+        return spread_kernels(values, self.reads, self.transform, self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
