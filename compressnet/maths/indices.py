@@ -32,6 +32,7 @@ from compressnet.maths.parallel import in_parts, parts
 
 Keys = tuple[np.uint32, ...]
 
+ALL = slice(None)
 _COMPILED_FROM = 1 << 19  # positions, where numba is not imported yet
 
 
@@ -52,33 +53,46 @@ def bucket_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing
     return _signed(numel, buckets, seed, stream, hashing) >> np.uint32(1)
 
 
-def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> torch.Tensor:
+def signed_indices(
+    numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced", part: slice = ALL
+) -> torch.Tensor:
     """The bucket and the sign of every position in one int32: ``2 · bucket + (1 if the sign is − else 0)``.
 
+    Args:
+        numel: as of :func:`bucket_indices`, with those that follow.
+        buckets: K.
+        seed: of the layer.
+        stream: a further key.
+        hashing: ``balanced`` or ``independent``.
+        part: positions that are wanted; all by default.
+
     Returns:
-        int32 of shape (numel,).
+        int32 of shape (numel,), or as many as are wanted.
     """
-    return torch.from_numpy(_signed(numel, buckets, seed, stream, hashing).view(np.int32))
+    return torch.from_numpy(_signed(numel, buckets, seed, stream, hashing, part).view(np.int32))
 
 
-def _signed(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing) -> UInts:
-    made, signs = np.empty(numel, np.uint32), _words(word_keys(seed, Purpose.SIGN, stream))
+def _signed(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing, wanted: slice = ALL) -> UInts:
+    offset, end, _ = wanted.indices(numel)
+    made, signs = np.empty(end - offset, np.uint32), _words(word_keys(seed, Purpose.SIGN, stream))
     in_balance, alone = balanced, independent
-    if compiled.installed() and (numel >= _COMPILED_FROM or "numba" in sys.modules):
+    if compiled.installed() and (len(made) >= _COMPILED_FROM or "numba" in sys.modules):
         from compressnet.maths.compiled.hashing import balanced as in_balance
         from compressnet.maths.compiled.hashing import independent as alone
 
     def work(_: int, part: slice) -> None:
         if hashing == "independent":
-            alone(made[part], part.start, buckets, _words(word_keys(seed, Purpose.BUCKET, stream)), signs)
+            keys = _words(word_keys(seed, Purpose.BUCKET, stream))
+            alone(made[part], offset + part.start, buckets, keys, signs)
             return
         for tile, (before, positions, first, owned) in enumerate(tiles(numel, buckets)):
-            start, stop = max(before, part.start), min(before + positions, part.stop)
+            start, stop = max(before, offset + part.start), min(before + positions, offset + part.stop)
             if start < stop:
                 keys = _words(chain(*round_keys(derive(seed, stream, tile), Purpose.BUCKET, 0)))
-                in_balance(made[start:stop], start - before, positions, keys, first, owned, before, signs)
+                out = made[start - offset : stop - offset]
+                in_balance(out, start - before, positions, keys, first, owned, before, signs)
 
-    in_parts(work, numel, parts(numel, torch.device("cpu")))
+    in_parts(work, len(made), parts(len(made), torch.device("cpu")))
     return made
 
 

@@ -28,7 +28,10 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 )
 def test_indices_are_those_of_numpy(numel: int, buckets: int, hashing: Hashing, without: Callable[[], None]) -> None:
     ours = signed_indices(numel, buckets, 7, 3, hashing)
+    some = slice(numel // 3, numel - 17)
+    assert torch.equal(ours[some], signed_indices(numel, buckets, 7, 3, hashing, some))
     without()
+    assert torch.equal(ours[some], signed_indices(numel, buckets, 7, 3, hashing, some))
     assert torch.equal(ours, signed_indices(numel, buckets, 7, 3, hashing))
 
 
