@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressnet.maths import parallel, spreading
+from compressnet.maths import spreading
 from compressnet.maths.dct import dct2_matrix, kernels
 from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import expand, signed_mean
@@ -26,29 +26,6 @@ def kept() -> Tensor:
 @pytest.fixture(params=["kept", "made anew"])
 def indices(request: pytest.FixtureRequest, kept: Tensor) -> Indices:
     return kept if request.param == "kept" else lambda part: kept[part].clone()
-
-
-def test_parts_cover_all_positions_once(threads: int) -> None:
-    seen = torch.zeros(1_000_003)
-
-    def add(_: int, part: slice) -> None:
-        seen[part] += 1
-
-    parallel.in_parts(add, len(seen), parallel.parts(len(seen), seen.device))
-    assert (seen == 1).all()
-
-
-def test_few_positions_and_those_on_a_gpu_are_one_part(threads: int) -> None:
-    assert parallel.parts(1000, torch.device("cpu")) == parallel.parts(10**9, torch.device("cuda")) == 1
-
-
-def test_what_fails_in_a_part_is_raised() -> None:
-    def work(number: int, _: slice) -> None:
-        if number:
-            raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        parallel.in_parts(work, 10, 2)
 
 
 @pytest.mark.usefixtures("threads")
