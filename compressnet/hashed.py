@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from compressnet.maths.indices import ALL
 from compressnet.maths.spreading import Indices, by_parts, linear, rows
 from compressnet.structured import ROWS, ConvGeometry, StructuredWeight
 
@@ -33,8 +34,8 @@ class HashedWeight(StructuredWeight):
         """The dense weight that has these values in the place of ``buckets``."""
 
     @abstractmethod
-    def signed_indices(self) -> Tensor:
-        """Which value each position reads, with which sign: int32 of shape (numel,), made on the CPU."""
+    def signed_indices(self, part: slice = ALL) -> Tensor:
+        """Which value each position reads, with which sign: int32 of shape (numel,), or some of it, made on the CPU."""
 
     def remake_(self, device: torch.device | str) -> None:
         """Make the signed index of every position."""
@@ -107,13 +108,13 @@ class HashedWeight(StructuredWeight):
         with saved_tensors_hooks(pack, unpack):
             yield weight
 
-    def _remade(self) -> Tensor:
-        return self._made(self.buckets.device)
+    def _remade(self, part: slice) -> Tensor:
+        return self._made(self.buckets.device, part)
 
-    def _made(self, device: torch.device | str) -> Tensor:
+    def _made(self, device: torch.device | str, part: slice = ALL) -> Tensor:
         if torch.device(device).type == "meta":
-            return torch.empty(self.shape.numel(), dtype=torch.int32, device=device)
-        return self.signed_indices().to(device)
+            return torch.empty(self.shape.numel(), dtype=torch.int32, device=device)[part]
+        return self.signed_indices(part).to(device)
 
 
 @contextmanager

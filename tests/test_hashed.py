@@ -108,6 +108,6 @@ def test_large_weights_are_compiled_whole_and_exported(name: str, kind: str) -> 
     torch.compiler.reset()
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     for a, b in zip(gradients(layer, x), gradients(compiled, x), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a, b, atol=1e-4 * b.abs().max().item(), rtol=1e-4)
     program = torch.export.export(layer, (x.detach(),))
-    torch.testing.assert_close(program.module()(x.detach()), layer(x).detach())
+    torch.testing.assert_close(program.module()(x.detach()), layer(x).detach(), atol=1e-4, rtol=1e-4)

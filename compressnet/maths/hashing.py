@@ -1,4 +1,4 @@
-"""The specified integer hash, and the bucket assignments built on it.
+"""The specified integer hash, and the permutations and tiles that assignments of buckets rest on.
 
 Everything here is a pure function of integers: the same on every machine, device and library version, because files
 store no index tables and re-make them from a seed. ``docs/format.md`` is the specification, with golden vectors.
@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from compressnet.maths.parallel import in_parts
-
 Hashing = Literal["balanced", "independent"]
 UInts = NDArray[np.uint32]
+Word = int | np.uint32
 
 TILE = 1 << 20
 ROUNDS = 8  # with fewer, pairs of positions of small tiles are measurably dependent
 _WORD = 0xFFFFFFFF
-_CHUNK = 1 << 16  # positions hashed at a time: the working set stays in the second-level cache
-_STEPS = np.arange(_CHUNK, dtype=np.uint32)
+CHUNK = 1 << 16
+"""Positions hashed at a time: the working set stays in the second-level cache."""
+_STEPS = np.arange(CHUNK, dtype=np.uint32)
 
 
 class Purpose(IntEnum):
@@ -83,18 +83,19 @@ def hash_words(words: UInts, seed: int, purpose: Purpose, stream: int = 0) -> UI
     Returns:
         ``words``.
     """
-    keys = _word_keys(seed, purpose, stream)
-    scratch = np.empty(min(_CHUNK, words.size), np.uint32)
-    for start in range(0, words.size, _CHUNK):
-        _hash(words[start : start + _CHUNK], keys, scratch)
+    keys = word_keys(seed, purpose, stream)
+    scratch = np.empty(min(CHUNK, words.size), np.uint32)
+    for start in range(0, words.size, CHUNK):
+        hash_(words[start : start + CHUNK], keys, scratch)
     return words
 
 
-def _word_keys(seed: int, purpose: Purpose, stream: int) -> tuple[int, int]:
+def word_keys(seed: int, purpose: Purpose, stream: int) -> tuple[int, int]:
+    """Of a hash of words."""
     return derive(seed, purpose, stream, 0), derive(seed, purpose, stream, 1)
 
 
-def _hash(part: UInts, keys: tuple[int, int], scratch: UInts) -> None:
+def hash_(part: UInts, keys: Sequence[Word], scratch: UInts) -> None:
     """Hash words in place; the scratch is at least as long."""
     shifted = scratch[: part.size]
     part ^= np.uint32(keys[0])
@@ -108,13 +109,14 @@ def _hash(part: UInts, keys: tuple[int, int], scratch: UInts) -> None:
     _xorshift(part, 14, shifted)
 
 
-def _modulo(part: UInts, divisor: int, scratch: UInts) -> None:
+def modulo_(part: UInts, divisor: int, scratch: UInts) -> None:
+    """What is left of a division, in place."""
     whole = np.floor_divide(part, np.uint32(divisor), out=scratch[: part.size])
     whole *= np.uint32(divisor)
     part -= whole
 
 
-def _count(part: UInts, start: int) -> None:
+def count_(part: UInts, start: int) -> None:
     """Fill with start, start + 1, …"""
     np.add(_STEPS[: part.size], np.uint32(start), out=part)
 
@@ -133,21 +135,22 @@ def permutation(numel: int, seed: int, purpose: Purpose = Purpose.PERMUTATION, s
     >>> sorted(permutation(5, seed=1).tolist())
     [0, 1, 2, 3, 4]
     """
-    values, scratch = np.empty(numel, np.uint32), np.empty(min(_CHUNK, numel), np.uint32)
-    keys = _round_keys(seed, purpose, stream)
-    for start in range(0, numel, _CHUNK):
-        _permute(values[start : start + _CHUNK], start, numel, keys, scratch)
+    values, scratch = np.empty(numel, np.uint32), np.empty(min(CHUNK, numel), np.uint32)
+    keys = round_keys(seed, purpose, stream)
+    for start in range(0, numel, CHUNK):
+        permute_(values[start : start + CHUNK], start, numel, keys, scratch)
     return values
 
 
-def _round_keys(seed: int, purpose: Purpose, stream: int) -> list[tuple[int, int]]:
+def round_keys(seed: int, purpose: Purpose, stream: int) -> list[tuple[int, int]]:
+    """Of a permutation: what each round multiplies by, and adds."""
     return [(derive(seed, purpose, stream, r, 0) | 1, derive(seed, purpose, stream, r, 1)) for r in range(ROUNDS)]
 
 
-def _permute(part: UInts, start: int, numel: int, keys: list[tuple[int, int]], scratch: UInts) -> None:
+def permute_(part: UInts, start: int, numel: int, keys: Sequence[tuple[Word, Word]], scratch: UInts) -> None:
     """Fill with the permuted positions start, start + 1, … of ``numel``."""
     bits = max(1, (numel - 1).bit_length())
-    _count(part, start)
+    count_(part, start)
     _walk(part, bits, keys, scratch)
     outside = np.flatnonzero(part >= numel)
     while outside.size:
@@ -157,7 +160,7 @@ def _permute(part: UInts, start: int, numel: int, keys: list[tuple[int, int]], s
         outside = outside[walking >= numel]
 
 
-def _walk(part: UInts, bits: int, keys: list[tuple[int, int]], scratch: UInts) -> None:
+def _walk(part: UInts, bits: int, keys: Sequence[tuple[Word, Word]], scratch: UInts) -> None:
     """One step along the cycles of the rounds' bijection modulo 2^bits, in place."""
     mask, shifted = np.uint32((1 << bits) - 1), scratch[: part.size]
     for multiply, add in keys:
@@ -179,69 +182,6 @@ def tiles(numel: int, buckets: int) -> list[tuple[int, int, int, int]]:
     edges = [buckets * t // count for t in range(count + 1)]
     starts = [numel * edge // buckets for edge in edges]
     return [(starts[t], starts[t + 1] - starts[t], edges[t], edges[t + 1] - edges[t]) for t in range(count)]
-
-
-def bucket_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> UInts:
-    """The bucket of every position.
-
-    Args:
-        numel: positions N ≥ buckets.
-        buckets: K ≥ 1.
-        seed: of the layer.
-        stream: a further key, such as a frequency band.
-        hashing: ``balanced`` (a keyed permutation in tiles, modulo K: every bucket is read ⌊N/K⌋ or ⌈N/K⌉ times) or
-            ``independent`` (the papers': each position hashed by itself, e^(−N/K) of the buckets unread).
-
-    Returns:
-        uint32 of shape (numel,), each below ``buckets``.
-    """
-    return _indices(numel, buckets, seed, stream, hashing, signed=False)
-
-
-def signed_indices(numel: int, buckets: int, seed: int, stream: int = 0, hashing: Hashing = "balanced") -> torch.Tensor:
-    """The bucket and the sign of every position in one int32: ``2 · bucket + (1 if the sign is − else 0)``.
-
-    It indexes a table that holds every value followed by its negative, so that one gather gives signed weights.
-
-    Returns:
-        int32 of shape (numel,).
-    """
-    return torch.from_numpy(_indices(numel, buckets, seed, stream, hashing, signed=True).view(np.int32))
-
-
-def _indices(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing, signed: bool) -> UInts:
-    """Chunk by chunk: each is written to memory once."""
-    made = np.empty(numel, np.uint32)
-    words, signs = _word_keys(seed, Purpose.BUCKET, stream), _word_keys(seed, Purpose.SIGN, stream)
-    cut = tiles(numel, buckets) if hashing == "balanced" else [(0, numel, 0, buckets)]
-    rounds = [_round_keys(derive(seed, stream, tile), Purpose.BUCKET, 0) for tile in range(len(cut))]
-
-    def fill(chunks: Sequence[tuple[int, int, int]]) -> None:
-        scratch, negative = np.empty((2, min(_CHUNK, numel)), np.uint32)
-        for tile, start, stop in chunks:
-            part, (before, positions, first, owned) = made[start:stop], cut[tile]
-            if hashing == "balanced":
-                _permute(part, start - before, positions, rounds[tile], scratch)
-                _modulo(part, owned, scratch)
-                part += np.uint32(first)
-            else:
-                _count(part, start)
-                _hash(part, words, scratch)
-                part[:] = part.astype(np.uint64) * np.uint64(buckets) >> np.uint64(32)
-            if signed:
-                sign = negative[: part.size]
-                _count(sign, start)
-                _hash(sign, signs, scratch)
-                part <<= np.uint32(1)
-                part |= np.right_shift(sign, np.uint32(31), out=sign)
-
-    chunks = [
-        (tile, start, min(start + _CHUNK, before + positions))
-        for tile, (before, positions, _, _) in enumerate(cut)
-        for start in range(before, before + positions, _CHUNK)
-    ]
-    in_parts(lambda _, run: fill(chunks[run]), len(chunks), max(1, min(torch.get_num_threads(), len(chunks))))
-    return made
 
 
 def uniform(numel: int, seed: int, purpose: Purpose = Purpose.INITIAL, stream: int = 0) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """Positions that share signed values: expand values to positions, and its least-squares inverse.
 
-Indices are those of :func:`compressnet.maths.hashing.signed_indices`: ``2 · bucket + (1 if the sign is −)``.
+Indices are those of :func:`compressnet.maths.indices.signed_indices`: ``2 · bucket + (1 if the sign is −)``.
 """
 
 import torch
@@ -47,22 +47,24 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
 
 
 class Reader:
-    """Gathers signed values.
+    """Gathers signed values, as they are or as coefficients of kernels.
 
     Args:
         values: shape (K,).
         numel: positions in all.
+        cosine: whether they are coefficients of the 3×3 kernels that are wanted; only where :func:`fuses` says so.
     """
 
-    def __init__(self, values: Tensor, numel: int) -> None:
-        self.compiled = numel >= compiled.FROM and compiled.reads(values)
+    def __init__(self, values: Tensor, numel: int, cosine: bool = False) -> None:
+        self.cosine, self.compiled = cosine, fuses(values, numel)
         self.table = values.detach() if self.compiled else signed(values)
 
     def gather_(self, out: Tensor, indices: Tensor) -> None:
         """``out[i]`` becomes what position i reads, all of one dimension, by as many threads as are worth it."""
         if self.compiled:
-            from compressnet.maths.compiled.sharing import gather
+            from compressnet.maths.compiled import sharing
 
+            gather = sharing.gather_kernels if self.cosine else sharing.gather
             numbers, table, places = out.numpy(), self.table.numpy(), indices.numpy()
 
         def work(_: int, part: slice) -> None:
@@ -71,7 +73,7 @@ class Reader:
             else:
                 torch.index_select(self.table, 0, indices[part], out=out[part])
 
-        in_parts(work, len(indices), parts(len(indices), out.device))
+        in_parts(work, len(indices), parts(len(indices), out.device), unit=9 if self.cosine else 1)
 
 
 class Sums:
@@ -81,18 +83,20 @@ class Sums:
         like: gives type and device.
         count: K.
         numel: positions in all; all tables together have at most half as many numbers, or there is one.
+        cosine: whether 3×3 kernels are given, whose coefficients are summed; only where :func:`fuses` says so.
     """
 
-    def __init__(self, like: Tensor, count: int, numel: int) -> None:
-        self.compiled = numel >= compiled.FROM and compiled.reads(like)
+    def __init__(self, like: Tensor, count: int, numel: int, cosine: bool = False) -> None:
+        self.cosine, self.compiled = cosine, fuses(like, numel)
         width = count if self.compiled else 2 * count
         self.tables = like.new_zeros(max(1, min(parts(numel, like.device), numel // (2 * width))), width)
 
     def add_(self, indices: Tensor, dense: Tensor) -> None:
         """Add what some positions, of shape (n,), hold to the values that they read."""
         if self.compiled:
-            from compressnet.maths.compiled.sharing import add
+            from compressnet.maths.compiled import sharing
 
+            add = sharing.add_kernels if self.cosine else sharing.add
             tables, numbers, places = self.tables.numpy(), dense.detach().numpy(), indices.numpy()
 
         def work(number: int, part: slice) -> None:
@@ -101,9 +105,15 @@ class Sums:
             else:
                 self.tables[number].index_add_(0, indices[part], dense[part])
 
-        in_parts(work, len(indices), min(len(self.tables), parts(len(indices), dense.device)))
+        count = min(len(self.tables), parts(len(indices), dense.device))
+        in_parts(work, len(indices), count, unit=9 if self.cosine else 1)
 
     def total(self) -> Tensor:
         """Of shape (K,)."""
         sums = self.tables.sum(0) if len(self.tables) > 1 else self.tables[0]
         return sums if self.compiled else sums[::2] - sums[1::2]
+
+
+def fuses(values: Tensor, numel: int) -> bool:
+    """Whether kernels are made of the values that they read, and their gradients summed, in one loop."""
+    return numel >= compiled.FROM and compiled.reads(values)

@@ -1,7 +1,7 @@
 """Large weights of shared values, made and trained by several threads, and matrices a cache-full at a time.
 
 :func:`compressnet.maths.sharing.expand` with ordinary operations is the reference of everything here. Indices are given
-as they are, or as a function that makes them, which is called in each pass that reads them, and keeps nothing.
+as they are, or as a function that makes some of them, which is called in each pass that reads them, and keeps nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,23 +12,25 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from compressnet.maths.parallel import LEAST
-from compressnet.maths.sharing import Reader, Sums, expand
+from compressnet.maths.compiled import FROM
+from compressnet.maths.dct import kernel, kernels
+from compressnet.maths.indices import ALL
+from compressnet.maths.sharing import Reader, Sums, expand, fuses
 
-Indices = Tensor | Callable[[], Tensor]
+Indices = Tensor | Callable[[slice], Tensor]
 NUMBERS = 1 << 22
 """Of a matrix that are made at a time: products have enough rows then, and the last-level cache holds them."""
 
 
-def read(indices: Indices) -> Tensor:
-    """Indices themselves."""
-    return indices if isinstance(indices, Tensor) else indices()
+def read(indices: Indices, part: slice = ALL) -> Tensor:
+    """Indices themselves, of some positions."""
+    return indices[part] if isinstance(indices, Tensor) else indices(part)
 
 
 def by_parts(values: Tensor, numel: int) -> bool:
     """Whether that is better for a weight of so many numbers: large, on the CPU, in no program that is traced."""
     plain = type(values) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
-    return plain and values.device.type == "cpu" and numel >= LEAST
+    return plain and values.device.type == "cpu" and numel >= FROM
 
 
 def spread(values: Tensor, indices: Indices) -> Tensor:
@@ -43,7 +45,25 @@ def spread(values: Tensor, indices: Indices) -> Tensor:
     """
     if isinstance(indices, Tensor) and not by_parts(values, len(indices)):
         return expand(values, indices)
-    return _Spread.apply(values, indices)
+    return _Spread.apply(values, indices, False)
+
+
+def spread_kernels(values: Tensor, indices: Indices, transform: Tensor, shape: torch.Size) -> Tensor:
+    """``kernels(spread(values, indices), transform, shape)``, of 3×3 kernels at once.
+
+    Args:
+        values: shape (K,).
+        indices: int32 of shape (out · in · kh · kw,).
+        transform: :func:`compressnet.maths.dct.dct2_matrix` of the kernels.
+        shape: out, in, kh, kw; or out, in.
+
+    Returns:
+        shape ``shape``, differentiable in ``values``.
+    """
+    numel = shape.numel()
+    if kernel(shape) == (3, 3) and by_parts(values, numel) and fuses(values, numel):
+        return _Spread.apply(values, indices, True).view(shape)
+    return kernels(spread(values, indices), transform, shape)
 
 
 def linear(x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) -> Tensor:
@@ -74,44 +94,44 @@ def rows(values: Tensor, indices: Indices, shape: tuple[int, int], count: int) -
     Returns:
         of shape (at most ``count``, in) each, without gradients.
     """
-    made = _Rows(values.detach(), read(indices), shape, count)
-    return (made.weight(some) for some in made)
+    made = _Rows(values.detach(), indices, shape, count)
+    return (made.weight(some, read_by) for some, read_by in made)
 
 
 class _Spread(torch.autograd.Function):
     @staticmethod
-    def forward(values: Tensor, indices: Indices) -> Tensor:
+    def forward(values: Tensor, indices: Indices, cosine: bool) -> Tensor:
         index = read(indices)
         out = values.new_empty(len(index))
-        Reader(values, len(index)).gather_(out, index)
+        Reader(values, len(index), cosine).gather_(out, index)
         return out
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices], output: Tensor) -> None:
-        values, ctx.indices = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, bool], output: Tensor) -> None:
+        values, ctx.indices, ctx.cosine = inputs
         ctx.count = len(values)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return _Collect.apply(grad, ctx.indices, ctx.count), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Collect.apply(grad, ctx.indices, ctx.count, ctx.cosine), None, None
 
 
 class _Collect(torch.autograd.Function):
     """The transpose of :class:`_Spread`."""
 
     @staticmethod
-    def forward(numbers: Tensor, indices: Indices, count: int) -> Tensor:
-        sums = Sums(numbers, count, len(numbers))
-        sums.add_(read(indices), numbers)
+    def forward(numbers: Tensor, indices: Indices, count: int, cosine: bool) -> Tensor:
+        sums = Sums(numbers, count, len(numbers), cosine)
+        sums.add_(read(indices), numbers.contiguous())
         return sums.total()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, int], output: Tensor) -> None:
-        ctx.indices = inputs[1]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Indices, int, bool], output: Tensor) -> None:
+        ctx.indices, ctx.cosine = inputs[1], inputs[3]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _Spread.apply(grad, ctx.indices), None, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _Spread.apply(grad, ctx.indices, ctx.cosine), None, None, None
 
 
 class _Linear(torch.autograd.Function):
@@ -119,49 +139,49 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) -> Tensor:
         ctx.save_for_backward(x, values)
         ctx.indices, ctx.shape = indices, shape
-        y, rows = x.new_empty(len(x), shape[0]), _Rows(values, read(indices), shape)
-        for some in rows:
-            torch.mm(x, rows.weight(some).T, out=y[:, some])
+        y, rows = x.new_empty(len(x), shape[0]), _Rows(values, indices, shape)
+        for some, read_by in rows:
+            torch.mm(x, rows.weight(some, read_by).T, out=y[:, some])
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, values = ctx.saved_tensors
-        rows = _Rows(values, read(ctx.indices), ctx.shape)
+        rows = _Rows(values, ctx.indices, ctx.shape)
         grad_x = torch.zeros_like(x) if ctx.needs_input_grad[0] else None
-        sums = Sums(values, len(values), len(rows.indices))
-        for some in rows:
+        sums = Sums(values, len(values), rows.numel)
+        for some, read_by in rows:
             if grad_x is not None:
-                grad_x.addmm_(grad[:, some], rows.weight(some))
+                grad_x.addmm_(grad[:, some], rows.weight(some, read_by))
             of_weight = torch.mm(grad[:, some].T, x, out=rows.buffer(some))
-            sums.add_(rows.indices_of(some), of_weight.view(-1))
+            sums.add_(read_by, of_weight.view(-1))
         return grad_x, sums.total(), None, None
 
 
 class _Rows:
-    """Rows of a weight, some at a time in one buffer."""
+    """Rows of a weight, some at a time in one buffer, with the indices of their positions."""
 
-    def __init__(self, values: Tensor, indices: Tensor, shape: tuple[int, int], step: int | None = None) -> None:
-        self.values, self.indices = values, indices
-        self.count, self.width = shape
+    def __init__(self, values: Tensor, indices: Indices, shape: tuple[int, int], step: int | None = None) -> None:
+        self.indices, (self.count, self.width) = indices, shape
+        self.numel = self.count * self.width
         self.step = step or max(1, NUMBERS // self.width)
         self.numbers = values.new_empty(min(self.step, self.count), self.width)
+        self.values = values
 
     @cached_property
     def reader(self) -> Reader:
-        return Reader(self.values, len(self.indices))
+        return Reader(self.values, self.numel)
 
-    def __iter__(self) -> Iterator[slice]:
-        return (slice(first, min(first + self.step, self.count)) for first in range(0, self.count, self.step))
-
-    def indices_of(self, rows: slice) -> Tensor:
-        return self.indices[rows.start * self.width : rows.stop * self.width]
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for first in range(0, self.count, self.step):
+            rows = slice(first, min(first + self.step, self.count))
+            yield rows, read(self.indices, slice(rows.start * self.width, rows.stop * self.width))
 
     def buffer(self, rows: slice) -> Tensor:
         return self.numbers[: rows.stop - rows.start]
 
-    def weight(self, rows: slice) -> Tensor:
+    def weight(self, rows: slice, read_by: Tensor) -> Tensor:
         weight = self.buffer(rows)
-        self.reader.gather_(weight.view(-1), self.indices_of(rows))
+        self.reader.gather_(weight.view(-1), read_by)
         return weight

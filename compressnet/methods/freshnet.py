@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
 from compressnet.maths.allocation import beta_rates, share_out
-from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel, kernels
-from compressnet.maths.hashing import Hashing, signed_indices
+from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import ALL, signed_indices
 from compressnet.maths.sharing import signed_mean
-from compressnet.maths.spreading import read, spread
+from compressnet.maths.spreading import read, spread_kernels
 from compressnet.structured import MethodConfig
 
 
@@ -97,23 +98,25 @@ class FreshNetWeight(HashedWeight):
         transform = dct2_matrix(*kernel(self.shape)).to(device, self.buckets.dtype)
         self.register_buffer("transform", transform, persistent=False)
 
-    def signed_indices(self) -> Tensor:
-        """The index and the sign of every coefficient, kernel by kernel."""
+    def signed_indices(self, part: slice = ALL) -> Tensor:
+        """The index and the sign of every coefficient, kernel by kernel, or of some."""
+        if kernel(self.shape) == (1, 1):
+            return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, 0, self.config.hashing, part)
         band_of_cell = bands(*kernel(self.shape))
         filters = self.shape[0] * self.shape[1]
         indices = torch.empty((filters, len(band_of_cell)), dtype=torch.int32)
         first = 0
         for band, (numel, count) in enumerate(zip(band_numels(self.shape), self.band_buckets(), strict=True)):
-            part = signed_indices(numel, count, self.seed, band, self.config.hashing)
+            made = signed_indices(numel, count, self.seed, band, self.config.hashing)
             cells = (band_of_cell == band).nonzero().flatten().tolist()
-            for cell, column in zip(cells, part.view(filters, -1).unbind(1), strict=True):
+            for cell, column in zip(cells, made.view(filters, -1).unbind(1), strict=True):
                 torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
             first += count
-        return indices.view(-1)
+        return indices.view(-1)[part]
 
     def spread(self, values: Tensor) -> Tensor:
         """The kernels whose coefficients are these values, each with its sign."""
-        return kernels(spread(values, self.reads), self.transform, self.shape)
+        return spread_kernels(values, self.reads, self.transform, self.shape)
 
     @torch.no_grad()
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:

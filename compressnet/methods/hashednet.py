@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
-from compressnet.maths.hashing import Hashing, signed_indices
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import ALL, signed_indices
 from compressnet.maths.sharing import signed_mean
 from compressnet.maths.spreading import read, spread
 from compressnet.structured import MethodConfig
@@ -63,9 +64,9 @@ class HashedNetWeight(HashedWeight):
         self.buckets = nn.Parameter(torch.zeros(count, device=device, dtype=dtype))
         self.remake_(device)
 
-    def signed_indices(self) -> Tensor:
-        """The index and the sign of every position."""
-        return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, hashing=self.config.hashing)
+    def signed_indices(self, part: slice = ALL) -> Tensor:
+        """The index and the sign of every position, or of some."""
+        return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, 0, self.config.hashing, part)
 
     def spread(self, values: Tensor) -> Tensor:
         """A value, with its sign, at every position."""

@@ -20,7 +20,8 @@ from typing import cast
 import numpy as np
 import torch
 
-from compressnet.maths.hashing import Hashing, bucket_indices
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import bucket_indices
 
 Row = dict[str, str | int | float]
 MODES: tuple[Hashing, ...] = ("independent", "balanced")

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import compressnet
-from compressnet.maths import hashing
-from compressnet.maths.hashing import Hashing, Purpose, bucket_indices, derive, mix, permutation
+from compressnet.maths import hashing, indices
+from compressnet.maths.hashing import Hashing, Purpose, derive, mix, permutation
+from compressnet.maths.indices import bucket_indices
 
 MODES = pytest.mark.parametrize("mode", ["balanced", "independent"])
 
@@ -37,6 +38,7 @@ GOLDEN: dict[str, list[Any]] = {
 COMPUTE = """
 import numpy as np
 from compressnet.maths.hashing import *
+from compressnet.maths.indices import *
 from compressnet.maths.seeds import layer_seed
 
 few, many = [0, 1, 2, 65536, 1 << 20, (1 << 20) + 4], [0, 1, 1_000_000, 1_500_000, 2_999_999]
@@ -161,7 +163,7 @@ def test_buckets_are_those_of_the_specification(numel: int, buckets: int, mode: 
 @MODES
 @pytest.mark.parametrize(("numel", "buckets"), [(7, 3), (70_000, 900)])
 def test_signed_indices_hold_twice_the_bucket_and_the_sign(numel: int, buckets: int, mode: Hashing) -> None:
-    signed = hashing.signed_indices(numel, buckets, 9, 4, mode)
+    signed = indices.signed_indices(numel, buckets, 9, 4, mode)
     assert signed.dtype == torch.int32
     assert torch.equal(signed >> 1, torch.from_numpy(bucket_indices(numel, buckets, 9, 4, mode).astype(np.int32)))
     negative = [reference_word(p, 9, 2, 4) >> 31 for p in sample(numel)]
@@ -174,7 +176,7 @@ def test_the_number_of_threads_changes_nothing(mode: Hashing) -> None:
     try:
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            made.append(hashing.signed_indices(1_500_000, 500_001, 9, 4, mode))
+            made.append(indices.signed_indices(1_500_000, 500_001, 9, 4, mode))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(made[0], made[1])

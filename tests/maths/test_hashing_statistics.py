@@ -13,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from compressnet.maths import hashing
-from compressnet.maths.hashing import Hashing, Purpose, bucket_indices, permutation
+from compressnet.maths import hashing, indices
+from compressnet.maths.hashing import Hashing, Purpose, permutation
+from compressnet.maths.indices import bucket_indices
 
 Array = NDArray[np.uint32]
 
@@ -59,7 +60,7 @@ def test_one_flipped_bit_of_the_position_flips_half_of_the_word(bit: int) -> Non
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("numel", [20, 100, 500, 100_000])
 def test_signs_are_balanced_and_uncorrelated_with_their_neighbours(numel: int, seed: int) -> None:
-    signs = 1.0 - 2.0 * (hashing.signed_indices(numel, numel // 2, seed).numpy() & 1)
+    signs = 1.0 - 2.0 * (indices.signed_indices(numel, numel // 2, seed).numpy() & 1)
     assert abs(signs.sum()) < 5 * math.sqrt(numel)
     for distance in (1, 2, 3, 9, numel // 4, numel // 2):
         assert abs((signs[distance:] * signs[:-distance]).sum()) < 5 * math.sqrt(numel - distance)
@@ -70,7 +71,7 @@ def test_sign_and_bucket_are_unrelated(numel: int) -> None:
     buckets = numel // 16
     reads, sums = np.zeros(buckets), np.zeros(buckets)
     for seed in range(50):
-        signed = hashing.signed_indices(numel, buckets, seed).numpy()
+        signed = indices.signed_indices(numel, buckets, seed).numpy()
         np.add.at(reads, signed >> 1, 1)
         np.add.at(sums, signed >> 1, 1 - 2 * (signed & 1))
     assert abs((sums**2 / reads).mean() - 1) < 5 * math.sqrt(2 / buckets)

@@ -3,10 +3,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressnet.maths import parallel, spreading
-from compressnet.maths.hashing import signed_indices
+from compressnet.maths import spreading
+from compressnet.maths.dct import dct2_matrix, kernels
+from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import expand, signed_mean
-from compressnet.maths.spreading import Indices, by_parts, linear, rows, spread
+from compressnet.maths.spreading import Indices, by_parts, linear, rows, spread, spread_kernels
 
 OUT, IN, COUNT = 60, 9001, 20_000
 
@@ -24,30 +25,7 @@ def kept() -> Tensor:
 
 @pytest.fixture(params=["kept", "made anew"])
 def indices(request: pytest.FixtureRequest, kept: Tensor) -> Indices:
-    return kept if request.param == "kept" else kept.clone
-
-
-def test_parts_cover_all_positions_once(threads: int) -> None:
-    seen = torch.zeros(1_000_003)
-
-    def add(_: int, part: slice) -> None:
-        seen[part] += 1
-
-    parallel.in_parts(add, len(seen), parallel.parts(len(seen), seen.device))
-    assert (seen == 1).all()
-
-
-def test_few_positions_and_those_on_a_gpu_are_one_part(threads: int) -> None:
-    assert parallel.parts(1000, torch.device("cpu")) == parallel.parts(10**9, torch.device("cuda")) == 1
-
-
-def test_what_fails_in_a_part_is_raised() -> None:
-    def work(number: int, _: slice) -> None:
-        if number:
-            raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        parallel.in_parts(work, 10, 2)
+    return kept if request.param == "kept" else lambda part: kept[part].clone()
 
 
 @pytest.mark.usefixtures("threads")
@@ -60,6 +38,32 @@ def test_spreading_is_expanding_forwards_and_backwards(indices: Indices, kept: T
     assert "Spread" in made.grad_fn.name()
     gradients = [torch.autograd.grad(y, values, upstream)[0] for y in (made, reference)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [(3, 3), (5, 3), (1, 1)])
+def test_kernels_are_the_inverse_dct_of_what_they_read(size: tuple[int, int], dtype: torch.dtype) -> None:
+    shape = torch.Size((120, 130, *size))
+    places, transform = signed_indices(shape.numel(), COUNT // 10, 3), dct2_matrix(*size).to(dtype)
+    values, upstream = torch.randn(COUNT // 10, dtype=dtype, requires_grad=True), torch.randn(shape, dtype=dtype)
+    made = spread_kernels(values, places, transform, shape)
+    assert (made.grad_fn.next_functions[0][0].name() == "_SpreadBackward") is (size == (3, 3))  # type: ignore[union-attr]
+    reference = kernels(expand(values, places), transform, shape)
+    torch.testing.assert_close(made, reference, atol=1e-5, rtol=1e-5)
+    (ours,), (theirs,) = (torch.autograd.grad(y, values, upstream, create_graph=True) for y in (made, reference))
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        *(
+            torch.func.vjp(f, values.detach())[1](upstream)[0]
+            for f in (
+                lambda v: spread_kernels(v, places, transform, shape),
+                lambda v: kernels(expand(v, places), transform, shape),
+            )
+        ),
+        atol=1e-4,
+        rtol=1e-4,
+    )
 
 
 def test_few_values_are_expanded_by_ordinary_operations() -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-FROM = 1 << 19
-"""Numbers that are worth the import, a fifth of a second once."""
+FROM = 1 << 15
+"""Numbers that are worth a call of a compiled loop, and the import of numba, a fifth of a second once."""
 
 
 @cache

@@ -28,7 +28,7 @@ def _mix(word, key):  # type: ignore[no-untyped-def]
 @inlined
 def _round(value, keys, r, mask, shift):  # type: ignore[no-untyped-def]
     value = uint32(value * keys[2 * r] + keys[2 * r + 1]) & mask
-    return uint32(value ^ (value >> shift))
+    return uint32(value ^ (value >> (shift & uint32(31))))  # masked, it stays a shift of 32 bits
 
 
 @inlined
@@ -50,64 +50,66 @@ def _signed(bucket, position, key):  # type: ignore[no-untyped-def]
 
 
 @loop
-def balanced(
-    out: UInts, start: int, positions: int, keys: Keys, first: np.uint32, owned: np.uint32, before: int, sign: Keys
-) -> None:
-    """Buckets, with signs, of some positions of a tile.
+def _step(values: UInts, keys: Keys, mask: np.uint32, shift: np.uint32) -> None:
+    for i in range(values.size):
+        values[i] = _walk(values[i], keys, mask, shift)
 
-    Args:
-        out: one for each position; overwritten.
-        start: the first one's place in the tile.
-        positions: of the tile, up to 2²⁰ where it owns more than one bucket.
-        keys: of the eight rounds, each to multiply by and to add.
-        first: bucket of the tile.
-        owned: buckets of the tile.
-        before: positions before the tile.
-        sign: the two keys of signs.
-    """
+
+@loop
+def _walk_on(part: UInts, positions: np.uint32, keys: Keys, mask: np.uint32, shift: np.uint32, outside: UInts) -> None:
+    """Those outside the tile, side by side, until none is."""
+    places, values = outside[0], outside[1]
+    count = 0
+    for i in range(part.size):
+        places[count], values[count] = i, part[i]
+        count += part[i] >= positions
+    while count:
+        _step(values[:count], keys, mask, shift)
+        left = 0
+        for j in range(count):
+            place, value = places[j], values[j]
+            part[place] = value
+            places[left], values[left] = place, value
+            left += value >= positions
+        count = left
+
+
+@loop
+def _finish(part: UInts, place: np.uint32, owned: np.uint32, first: np.uint32, signs: Keys) -> None:
+    """From places in the tile to signed indices."""
+    reciprocal = (uint64(1) << _SHIFT) // uint64(owned) + uint64(1)
+    for i in range(part.size):
+        quotient = uint32((uint64(part[i]) * reciprocal) >> _SHIFT)
+        part[i] = _signed(uint32(part[i] - quotient * owned + first), uint32(place + uint32(i)), signs)
+
+
+@loop
+def balanced(
+    out: UInts, start: int, positions: int, keys: Keys, first: int, owned: int, before: int, signs: Keys
+) -> None:
+    """See :func:`compressnet.maths.indices.balanced`. Each loop over a chunk is vectorised where it is by itself."""
     bits = 1
     while 1 << bits < positions:
         bits += 1
     mask, shift = uint32((1 << bits) - 1), uint32((bits + 2) // 3)
-    reciprocal = (uint64(1) << _SHIFT) // uint64(owned) + uint64(1)
-    walking = np.empty(_CHUNK, np.uint32)
+    outside = np.empty((2, _CHUNK), np.uint32)
     for begin in range(0, out.size, _CHUNK):
-        part, place = out[begin : begin + _CHUNK], start + begin
+        part = out[begin : begin + _CHUNK]
         if owned == 1:
             part[:] = uint32(0)
         else:
             for i in range(part.size):
-                part[i] = _walk(uint32(place + i), keys, mask, shift)
-            count = 0
-            for i in range(part.size):
-                walking[count] = i
-                count += part[i] >= positions
-            while count:
-                left = 0
-                for j in range(count):
-                    i = walking[j]
-                    part[i] = _walk(part[i], keys, mask, shift)
-                    walking[left] = i
-                    left += part[i] >= positions
-                count = left
-        for i in range(part.size):
-            quotient = uint32((uint64(part[i]) * reciprocal) >> _SHIFT)
-            bucket = uint32(part[i] - quotient * owned + first)
-            part[i] = _signed(bucket, uint32(before + place + i), sign)
+                part[i] = start + begin + i
+            _step(part, keys, mask, shift)
+            if positions < 1 << bits:
+                _walk_on(part, uint32(positions), keys, mask, shift, outside)
+        _finish(part, uint32(before + start + begin), uint32(owned), uint32(first), signs)
 
 
 @loop
-def independent(out: UInts, start: int, buckets: np.uint32, keys: Keys, sign: Keys) -> None:
-    """Buckets, with signs, of some positions, each hashed by itself.
-
-    Args:
-        out: one for each position; overwritten.
-        start: the first position.
-        buckets: how many there are.
-        keys: the two of buckets.
-        sign: the two of signs.
-    """
+def independent(out: UInts, start: int, buckets: int, keys: Keys, signs: Keys) -> None:
+    """See :func:`compressnet.maths.indices.independent`."""
     for i in range(out.size):
-        position = uint32(start + i)
+        position = uint32(uint32(start) + uint32(i))
         bucket = uint32((uint64(_mix(position, keys)) * uint64(buckets)) >> uint64(32))
-        out[i] = _signed(bucket, position, sign)
+        out[i] = _signed(bucket, position, signs)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.models import get_model
 
 import compressnet
-from compressnet.maths.hashing import signed_indices
+from compressnet.maths.indices import signed_indices
 from compressnet.methods import BY_NAME
 from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
 from tests.benchmarks.speed.conversion import CASES, FRESHNET
@@ -40,27 +40,27 @@ def compressed(folder: str, model: str, layers: list[dict[str, Any]], bits: int 
     return path.with_name("coded.safetensors")
 
 
-def forms(model: str, layers: list[dict[str, Any]], batch: int, what: str) -> Iterator[Row]:
+def forms(model: str, layers: list[dict[str, Any]], what: str) -> Iterator[Row]:
     """A model in evaluation, in the forms that ``load`` gives, against torchvision's."""
-    x, dense = torch.randn(batch, 3, 224, 224), get_model(model).eval()
+    x, dense = torch.randn(1, 3, 224, 224), get_model(model).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = compressed(folder, model, layers)
         loaded = {form: compressnet.load(path, form=form) for form in ("dense", "frozen")}  # type: ignore[arg-type]
     with torch.no_grad():
         runs: dict[str, Thunk] = {form: lambda m=m: m(x) for form, m in loaded.items()}  # type: ignore[misc]
-        times = interleaved({"torchvision": lambda: dense(x), **runs}, 25, 8)
+        times = interleaved({"torchvision": lambda: dense(x), **runs}, 41, 8)
     for form in loaded:
         yield cost(f"{model}, {what}, {form}", {"ours": times[form], "other": times["torchvision"]}, 1.01)
 
 
 def measure_inference() -> Iterator[Row]:
-    """A loaded model in evaluation, batches of 4 images, against the dense torchvision model."""
+    """A loaded model in evaluation, an image at a time, against the dense torchvision model."""
     for name, method in BY_NAME.items():
         if not method.runs_product((64, 64, 3, 3)) and name != "lowrank":
             rule = {"match": {"type": "conv2d", "kernel": [3, 3]}, "method": name, **SIZE.get(name, {"ratio": 8})}
-            yield from forms("resnet18", [rule], 4, f"3×3 as {name}")
-    yield from forms("vgg11", [FRESHNET, HASHED], 4, "freshnet and hashednet")
-    yield from forms("vit_b_16", [HASHED | {"match": "encoder.*"}], 4, "hashednet")
+            yield from forms("resnet18", [rule], f"3×3 as {name}")
+    yield from forms("vgg11", [FRESHNET, HASHED], "freshnet and hashednet")
+    yield from forms("vit_b_16", [HASHED | {"match": "encoder.*"}], "hashednet")
 
 
 def measure_hashing() -> Iterator[Row]:

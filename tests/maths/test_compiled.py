@@ -1,0 +1,87 @@
+"""Compiled loops against what torch and numpy do."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from compressnet.maths import compiled, indices
+from compressnet.maths.hashing import Hashing
+from compressnet.maths.indices import signed_indices
+from compressnet.maths.sharing import Reader, Sums
+
+COUNT = compiled.FROM + 12_345
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """From then on, numba is not there."""
+    return lambda: monkeypatch.setattr(compiled, "installed", lambda: False)
+
+
+@pytest.mark.parametrize("hashing", ["balanced", "independent"])
+@pytest.mark.parametrize(
+    ("numel", "buckets"),
+    [(COUNT, 1), (COUNT, 2), (COUNT, COUNT), (1 << 20, 1 << 16), (3_000_000, 1_000_001), (2_500_000, 100)],
+)
+def test_indices_are_those_of_numpy(numel: int, buckets: int, hashing: Hashing, without: Callable[[], None]) -> None:
+    ours = signed_indices(numel, buckets, 7, 3, hashing)
+    some = slice(numel // 3, numel - 17)
+    assert torch.equal(ours[some], signed_indices(numel, buckets, 7, 3, hashing, some))
+    without()
+    assert torch.equal(ours[some], signed_indices(numel, buckets, 7, 3, hashing, some))
+    assert torch.equal(ours, signed_indices(numel, buckets, 7, 3, hashing))
+
+
+@pytest.mark.parametrize(("positions", "owned"), [(1, 1), (3, 2), (1000, 999), (1 << 20, 1 << 20), ((1 << 20) - 1, 3)])
+def test_any_run_of_a_tile_can_be_indexed(positions: int, owned: int) -> None:
+    from compressnet.maths.compiled.hashing import balanced
+
+    keys, signs = (tuple(map(np.uint32, range(11, 11 + n))) for n in (16, 2))
+    start = positions // 3
+    made, reference = np.zeros((2, positions - start), np.uint32)
+    for fill, out in ((balanced, made), (indices.balanced, reference)):
+        fill(out, start, positions, keys, 4_000_000, owned, 5_000_000, signs)
+    assert (made == reference).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_values_are_gathered_and_summed_as_by_torch(dtype: torch.dtype, without: Callable[[], None]) -> None:
+    values, places = torch.randn(10_007, dtype=dtype), signed_indices(COUNT, 10_007, 1)
+    found: list[tuple[Tensor, Tensor]] = []
+    for _ in range(2):
+        out, sums = values.new_empty(COUNT), Sums(values, len(values), COUNT)
+        reader = Reader(values, COUNT)
+        reader.gather_(out, places)
+        sums.add_(places, out)
+        found.append((out, sums.total()))
+        assert reader.compiled is sums.compiled is compiled.installed()
+        without()
+    (gathered, summed), (by_torch, summed_by_torch) = found
+    assert torch.equal(gathered, by_torch)
+    torch.testing.assert_close(summed, summed_by_torch)
+
+
+def test_loops_read_real_tensors_of_one_kind_on_the_cpu(without: Callable[[], None]) -> None:
+    x = torch.ones(3)
+    assert compiled.reads(x, torch.nn.Parameter(x))
+    for others in ([x.half()], [x.int()], [x, x.double()], [x.to("meta")]):
+        assert not compiled.reads(*others)
+    without()
+    assert not compiled.reads(x)
+
+
+def test_a_loop_is_compiled_where_its_code_cannot_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numba
+
+    njit = numba.njit
+
+    def refusing(**options: bool) -> Callable[..., object]:
+        if options.get("cache"):
+            raise RuntimeError("no locator available")
+        return njit(**options)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(numba, "njit", refusing)
+    assert compiled.loop(lambda x: x + 1)(1) == 2
