@@ -11,6 +11,7 @@ import argparse
 import importlib
 import json
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -42,7 +43,10 @@ if __name__ == "__main__":
     for group in asked.groups or GROUPS:
         module = importlib.import_module(f"tests.benchmarks.speed.{group}")
         for name in (name for name in vars(module) if name.startswith("measure_") and asked.only in name):
-            rows: list[Row] = list(getattr(module, name)())
+            rows: list[Row] = []
+            for row in getattr(module, name)():
+                rows.append(row)
+                print(f"{name.removeprefix('measure_')}: {row.what}", file=sys.stderr)
             if asked.output:
                 keep(asked.output, name.removeprefix("measure_"), rows)
             print(f"\n## {getattr(module, name).__doc__.splitlines()[0]}\n\n{table(rows)}", flush=True)

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.models import get_model
 
 import compressnet
 from compressnet.maths.indices import signed_indices
 from compressnet.methods import BY_NAME
-from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
 from tests.benchmarks.speed.conversion import CASES, FRESHNET
+from tests.benchmarks.speed.growth import MILLION
 from tests.benchmarks.speed.measure import IN_USE, Row, Thunk, cost, interleaved, limit
 
-MILLION = 1_000_000
 SIZES = (1, 4, 16, 64, 140)
 SECONDS = {"resnet50": 10, "vit_b_16": 30, "vgg16": 30, "vgg16 fitted": 30}
 HASHED: dict[str, Any] = {"match": "*", "method": "hashednet", "ratio": 8}
@@ -48,7 +46,7 @@ def forms(model: str, layers: list[dict[str, Any]], what: str) -> Iterator[Row]:
         loaded = {form: compressnet.load(path, form=form) for form in ("dense", "frozen")}  # type: ignore[arg-type]
     with torch.no_grad():
         runs: dict[str, Thunk] = {form: lambda m=m: m(x) for form, m in loaded.items()}  # type: ignore[misc]
-        times = interleaved({"torchvision": lambda: dense(x), **runs}, 41, 8)
+        times = interleaved({"torchvision": lambda: dense(x), **runs}, 61, 8)
     for form in loaded:
         yield cost(f"{model}, {what}, {form}", {"ours": times[form], "other": times["torchvision"]}, 1.01)
 
@@ -111,27 +109,14 @@ def measure_growth() -> Iterator[Row]:
     """What a HashedNet weight of 1/16 costs by its number of weights; the exponent is that of a power law."""
     taken: dict[str, list[float]] = {}
     for millions in SIZES:
-        shape = (millions * 100, 10_000)
-        weight = HashedNetWeight(shape, HashedNetConfig(ratio=16), seed=1)
-        dense = torch.empty(shape).uniform_()
-        runs: dict[str, Thunk] = {
-            "hash": lambda w=weight: w.remake_("cpu"),  # type: ignore[misc]
-            "project": lambda w=weight, d=dense: w.project_(d),  # type: ignore[misc]
-            "make dense": lambda w=weight: undifferentiated(w),  # type: ignore[misc]
-            "forward and backward": lambda w=weight, d=dense: w.to_dense().backward(d),  # type: ignore[misc]
-        }
-        for what, times in interleaved(runs, 3).items():
-            taken.setdefault(what, []).append(times.median)
-            yield limit(f"{what}, {millions} M", times.median, None, times.spread)
+        call = [sys.executable, "-m", "tests.benchmarks.speed.growth", str(millions), str(torch.get_num_threads())]
+        found = subprocess.run(call, env=os.environ | IN_USE, check=True, capture_output=True, text=True).stdout
+        for what, (median, spread) in json.loads(found).items():
+            taken.setdefault(what, []).append(median)
+            yield limit(f"{what}, {millions} M", median, None, spread)
     for what, seconds in taken.items():
         exponent = float(np.polyfit(np.log(SIZES), np.log(seconds), 1)[0])
         yield limit(f"{what}, exponent", exponent, 1.1, unit="")
-
-
-@torch.no_grad()
-def undifferentiated(weight: HashedNetWeight) -> Tensor:
-    """The dense weight, for inference."""
-    return weight.to_dense()
 
 
 def measure_startup() -> Iterator[Row]:
