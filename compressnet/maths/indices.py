@@ -8,6 +8,7 @@
 
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import chain
 
 import numpy as np
@@ -88,7 +89,7 @@ def _signed(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing, 
         for tile, (before, positions, first, owned) in enumerate(tiles(numel, buckets)):
             start, stop = max(before, offset + part.start), min(before + positions, offset + part.stop)
             if start < stop:
-                keys = _words(chain(*round_keys(derive(seed, stream, tile), Purpose.BUCKET, 0)))
+                keys = _rounds(seed, stream, tile)
                 out = made[start - offset : stop - offset]
                 in_balance(out, start - before, positions, keys, first, owned, before, signs)
 
@@ -98,6 +99,12 @@ def _signed(numel: int, buckets: int, seed: int, stream: int, hashing: Hashing, 
 
 def _words(keys: Iterable[int]) -> Keys:
     return tuple(np.uint32(key) for key in keys)
+
+
+@lru_cache(maxsize=1024)
+def _rounds(seed: int, stream: int, tile: int) -> Keys:
+    """Keys of a tile: where few positions are made at a time, they would take as long."""
+    return _words(chain(*round_keys(derive(seed, stream, tile), Purpose.BUCKET, 0)))
 
 
 def balanced(

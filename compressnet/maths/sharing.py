@@ -39,11 +39,23 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
     Returns:
         shape (K,).
     """
-    ones = indices.new_ones(1).expand(len(indices))
-    reads = indices.new_zeros(2 * buckets).index_add_(0, indices, ones).view(-1, 2).sum(1, dtype=indices.dtype)
+    counts = reads(indices, buckets).clamp_(min=1)
     sums = Sums(dense, buckets, len(dense))
     sums.add_(indices, dense)
-    return sums.total().div_(reads.clamp_(min=1))
+    return sums.total().div_(counts)
+
+
+def reads(indices: Tensor, buckets: int) -> Tensor:
+    """How many positions read each value: integers of shape (K,)."""
+    if len(indices) < compiled.FROM or not compiled.reads(indices):
+        return torch.bincount(indices >> 1, minlength=buckets)
+    from compressnet.maths.compiled.sharing import count
+
+    places, threads = indices.numpy(), min(parts(len(indices), indices.device), max(1, len(indices) // (2 * buckets)))
+    counts = torch.zeros(threads, buckets, dtype=torch.int32)
+    tables = counts.numpy()
+    in_parts(lambda number, part: count(tables[number], places[part]), len(indices), threads)
+    return counts.sum(0, dtype=counts.dtype)
 
 
 class Reader:

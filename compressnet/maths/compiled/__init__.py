@@ -26,11 +26,11 @@ def installed() -> bool:
 
 
 def reads(*tensors: Tensor) -> bool:
-    """Whether loops can read these tensors: of one real type, on the CPU, in no program that is traced."""
+    """Whether loops can read these tensors: of one type that they know, on the CPU, in no program that is traced."""
     kinds = {(each.device.type, each.dtype) for each in tensors}
     return (
         installed()
-        and kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)})
+        and kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)}, {("cpu", torch.int32)})
         and all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
