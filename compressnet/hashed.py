@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from compressnet.maths.indices import ALL
 from compressnet.maths.spreading import Indices, by_parts, linear, rows
-from compressnet.structured import ROWS, ConvGeometry, StructuredWeight
+from compressnet.structured import ConvGeometry, StructuredWeight
 
 
 class HashedWeight(StructuredWeight):
@@ -58,7 +58,7 @@ class HashedWeight(StructuredWeight):
     def rows(self) -> Iterator[Tensor]:
         """The dense weight, some rows at a time; a large matrix is never whole."""
         if len(self.shape) == 2 and by_parts(self.buckets, self.shape.numel()):
-            return rows(self.buckets, self.reads, (self.shape[0], self.shape[1]), ROWS)
+            return rows(self.buckets, self.reads, (self.shape[0], self.shape[1]), self._rows_at_once)
         return super().rows()
 
     def matmul(self, x: Tensor) -> Tensor:

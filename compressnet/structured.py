@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from compressnet.frozen import Freezable
 from compressnet.keys import Keys
 
-ROWS = 64
+NUMBERS = 1 << 19
 """Of a dense weight that are looked at together."""
 
 
@@ -194,7 +194,11 @@ class StructuredWeight(Freezable, ABC):
     def rows(self) -> Iterator[Tensor]:
         """The dense weight, some rows at a time, for what reads it once; without gradients."""
         with torch.no_grad():
-            yield from self.to_dense().split(ROWS)
+            yield from self.to_dense().split(self._rows_at_once)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, NUMBERS // self.shape[1:].numel())
 
     @abstractmethod
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
