@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from compressnet.maths.indices import ALL
-from compressnet.maths.spreading import Indices, by_parts, linear
+from compressnet.maths.spreading import Indices, by_parts, linear, rows
 from compressnet.structured import ConvGeometry, StructuredWeight
 
 
@@ -54,6 +54,12 @@ class HashedWeight(StructuredWeight):
     def to_dense(self) -> Tensor:
         """The dense weight."""
         return self.spread(self.buckets)
+
+    def rows(self) -> Iterator[Tensor]:
+        """The dense weight, some rows at a time; a large matrix is never whole."""
+        if len(self.shape) == 2 and by_parts(self.buckets, self.shape.numel()):
+            return rows(self.buckets, self.reads, (self.shape[0], self.shape[1]), self._rows_at_once)
+        return super().rows()
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ``; while it is trained in float32 on the CPU, that of a large matrix by rows."""

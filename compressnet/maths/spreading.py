@@ -82,6 +82,22 @@ def linear(x: Tensor, values: Tensor, indices: Indices, shape: tuple[int, int]) 
     return y.view(*x.shape[:-1], shape[0])
 
 
+def rows(values: Tensor, indices: Indices, shape: tuple[int, int], count: int) -> Iterator[Tensor]:
+    """``expand(values, indices).view(shape)``, so many rows at a time, each of which is overwritten by the next ones.
+
+    Args:
+        values: shape (K,).
+        indices: int32 of shape (out · in,).
+        shape: out, in.
+        count: of rows.
+
+    Returns:
+        of shape (at most ``count``, in) each, without gradients.
+    """
+    made = _Rows(values.detach(), indices, shape, count)
+    return (made.weight(some, read_by) for some, read_by in made)
+
+
 class _Spread(torch.autograd.Function):
     @staticmethod
     def forward(values: Tensor, indices: Indices, cosine: bool) -> Tensor:
@@ -146,10 +162,10 @@ class _Linear(torch.autograd.Function):
 class _Rows:
     """Rows of a weight, some at a time in one buffer, with the indices of their positions."""
 
-    def __init__(self, values: Tensor, indices: Indices, shape: tuple[int, int]) -> None:
+    def __init__(self, values: Tensor, indices: Indices, shape: tuple[int, int], step: int | None = None) -> None:
         self.indices, (self.count, self.width) = indices, shape
         self.numel = self.count * self.width
-        self.step = max(1, NUMBERS // self.width)
+        self.step = step or max(1, NUMBERS // self.width)
         self.numbers = values.new_empty(min(self.step, self.count), self.width)
         self.values = values
 

@@ -7,7 +7,7 @@ from compressnet.maths import spreading
 from compressnet.maths.dct import dct2_matrix, kernels
 from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import expand, signed_mean
-from compressnet.maths.spreading import Indices, by_parts, linear, spread, spread_kernels
+from compressnet.maths.spreading import Indices, by_parts, linear, rows, spread, spread_kernels
 
 OUT, IN, COUNT = 60, 9001, 20_000
 
@@ -107,3 +107,10 @@ def test_signed_means_are_the_same_with_any_number_of_threads(kept: Tensor, monk
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
         means.append(signed_mean(dense, kept, COUNT))
     torch.testing.assert_close(*means)
+
+
+@pytest.mark.usefixtures("threads")
+def test_rows_are_those_of_the_whole(indices: Indices, kept: Tensor) -> None:
+    values = torch.randn(COUNT, requires_grad=True)
+    made = [some.clone() for some in rows(values, indices, (OUT, IN), 7)]
+    assert torch.equal(torch.cat(made), expand(values, kept).view(OUT, IN))
