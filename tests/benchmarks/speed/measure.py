@@ -68,19 +68,29 @@ class Row:
         return asdict(self) | {"met": self.met}
 
 
-def interleaved(competitors: dict[str, Thunk], repetitions: int = 15, seconds: float = 1.0) -> dict[str, Times]:
+def interleaved(
+    competitors: dict[str, Thunk],
+    repetitions: int = 15,
+    seconds: float = 1.0,
+    calls: int = 1,
+    synchronise: Thunk = lambda: None,
+) -> dict[str, Times]:
     """Competitors take turns, repetition by repetition, so that a noisy machine disturbs all of them alike.
 
-    There are at least so many repetitions, and more for so many seconds; one round before them warms up.
+    There are at least so many repetitions, and more for so many seconds; one round before them warms up. A repetition
+    is of so many calls, and ends when a device has done them, which ``synchronise`` waits for.
     """
     times: dict[str, list[float]] = {name: [] for name in competitors}
     begin, rounds = time.perf_counter(), 0
     while rounds <= repetitions or time.perf_counter() - begin < seconds:
         for name, run in competitors.items():
+            synchronise()
             start = time.perf_counter()
-            run()
+            for _ in range(calls):
+                run()
+            synchronise()
             if rounds:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / calls)
         rounds += 1
     return {name: summary(taken) for name, taken in times.items()}
 
