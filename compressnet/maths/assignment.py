@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from compressnet.maths import compiled
 from compressnet.maths.hashing import Hashing
 from compressnet.maths.indices import ALL, signed_indices
+from compressnet.maths.parallel import in_parts, parts
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class Assignment:
         for band, (first, count) in enumerate(zip(self.firsts, self.buckets, strict=True)):
             cells = self.cells(band)
             made = signed_indices(self.kernels * len(cells), count, self.seed, band, self.hashing)
-            for cell, column in zip(cells, made.view(self.kernels, -1).unbind(1), strict=True):
-                torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
+            _interleave(indices, made.view(self.kernels, -1), cells, first)
         return indices.view(-1)[part]
+
+
+def _interleave(indices: Tensor, made: Tensor, cells: list[int], first: int) -> None:
+    """Those of a band take their columns."""
+    if made.numel() < compiled.FROM or not compiled.reads(made):
+        for cell, column in zip(cells, made.unbind(1), strict=True):
+            torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
+        return
+    from compressnet.maths.compiled.sharing import interleave
+
+    out, numbers, columns = indices.numpy(), made.numpy(), np.array(cells, np.int32)
+    threads = parts(made.numel(), made.device)
+    in_parts(lambda _, part: interleave(out[part], numbers[part], columns, first), len(made), threads)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from compressnet.maths.assignment import Assignment
 from compressnet.maths.hashing import ROUNDS, Purpose, derive, round_keys, tiles, word_keys
+from compressnet.maths.sharing import expand
 
 BLOCK = 1024
 """Positions of one program of a kernel; it walks along cycles until all of them are inside."""
@@ -38,11 +39,18 @@ def installed() -> bool:
 
 @cache
 def works(device: torch.device) -> bool:
-    """Whether what Triton compiles for a device gives the CPU's integers; where it does not, that is said once."""
+    """Whether what Triton compiles for a device gives the CPU's numbers; where it does not, that is said once."""
     try:
-        if torch.equal(signed_indices(_TRIAL, device).cpu(), _TRIAL.signed_indices()):
+        values, places = torch.arange(1.0, 33.0), _TRIAL.signed_indices()
+        made, read = signed_indices(_TRIAL, device), gather(values.to(device), _TRIAL)
+        summed = add(read, _TRIAL).cpu()
+        if (
+            torch.equal(made.cpu(), places)
+            and torch.equal(read.cpu(), expand(values, places))
+            and torch.equal(summed, values * torch.bincount(places >> 1))
+        ):
             return True
-        reason = "its integers are not the CPU's"
+        reason = "its numbers are not the CPU's"
     except Exception as error:  # of many kinds: no C compiler, a driver too old, a folder that cannot be written to
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     warnings.warn(f"Triton does not work on {device}, indices are made on the CPU ({reason})", stacklevel=2)
