@@ -81,8 +81,10 @@ def hadamard(x: Tensor, n: int, rows: int | None = None) -> Tensor:
     """
     rows = n if rows is None else rows
     matrix = x.reshape(-1, x.shape[-1])
-    looped = n >= COMPILED_FROM and compiled.reads(x)
-    y: Tensor = _Transform.apply(matrix, n, rows) if looped else transform(matrix, n, rows)
+    if n < COMPILED_FROM or not compiled.reads(x):
+        y = transform(matrix, n, rows)
+    else:  # what ``apply`` does takes as long as a small transform
+        y = (_Transform.apply if torch.is_grad_enabled() else _Transform.forward)(matrix, n, rows)
     return y.view(*x.shape[:-1], rows)
 
 
