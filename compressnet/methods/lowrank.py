@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.maths import vectors
 from compressnet.product import ProductWeight
 from compressnet.structured import ConvGeometry, MethodConfig
 
@@ -129,7 +130,10 @@ class LowRankWeight(ProductWeight):
     def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """:meth:`matmul`, with the bias in its second product."""
         if self.parts == 1:
-            return F.linear(F.linear(x, self.right), self.left, bias)
+            right, left = self.right, self.left
+            if vectors.runs(x, right, left, bias):
+                return vectors.through(x, right, left, bias, parts=1)
+            return F.linear(F.linear(x, right), left, bias)
         return F.linear(F.linear(self._split(x), self.right).flatten(-2), self.left.view(self.shape[0], -1), bias)
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:

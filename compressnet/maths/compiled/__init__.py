@@ -39,15 +39,23 @@ def reads(*tensors: Tensor) -> bool:
     return kind in _REALS and installed()
 
 
-def loop(function: Function) -> Function:
-    """Compiled for the types that it is called with; it lets go of Python while it runs."""
+def loop(function: Function, any_order: bool = False) -> Function:
+    """Compiled for the types that it is called with; it lets go of Python while it runs.
+
+    Args:
+        any_order: whether sums may be added in any, which lets a sum take all lanes of a vector unit.
+    """
     import numba
 
-    compiled = partial(numba.njit, nogil=True, error_model="numpy")
+    freedom = {"reassoc", "contract", "nsz"} if any_order else False
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath=freedom)
     try:
         return cast(Function, compiled(cache=True)(function))
     except RuntimeError:  # neither the source's folder nor the user's cache can be written to
         return cast(Function, compiled()(function))
+
+
+summing = partial(loop, any_order=True)
 
 
 def inlined(function: Function) -> Function:
