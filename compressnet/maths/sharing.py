@@ -41,8 +41,20 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
     """
     sums = Sums(dense, buckets, len(dense))
     sums.add_(indices, dense)
-    reads = torch.bincount(indices >> 1, minlength=buckets)
-    return sums.total() / reads.clamp(min=1)
+    return sums.total() / reads(indices, buckets).clamp(min=1)
+
+
+def reads(indices: Tensor, buckets: int) -> Tensor:
+    """How many positions read each value: integers of shape (K,)."""
+    if len(indices) < compiled.FROM or not compiled.reads(indices):
+        return torch.bincount(indices >> 1, minlength=buckets)
+    from compressnet.maths.compiled.sharing import count
+
+    places, threads = indices.numpy(), min(parts(len(indices), indices.device), max(1, len(indices) // (2 * buckets)))
+    counts = torch.zeros(threads, buckets, dtype=torch.int32)
+    tables = counts.numpy()
+    in_parts(lambda number, part: count(tables[number], places[part]), len(indices), threads)
+    return counts.sum(0)
 
 
 class Reader:

@@ -10,7 +10,7 @@ from torch import Tensor
 from compressnet.maths import compiled, indices
 from compressnet.maths.hashing import Hashing
 from compressnet.maths.indices import signed_indices
-from compressnet.maths.sharing import Reader, Sums
+from compressnet.maths.sharing import Reader, Sums, reads
 
 COUNT = compiled.FROM + 12_345
 
@@ -64,10 +64,15 @@ def test_values_are_gathered_and_summed_as_by_torch(dtype: torch.dtype, without:
     torch.testing.assert_close(summed, summed_by_torch)
 
 
-def test_loops_read_real_tensors_of_one_kind_on_the_cpu(without: Callable[[], None]) -> None:
+def test_reads_are_counted_as_by_torch() -> None:
+    places = signed_indices(COUNT, 10_007, 1, hashing="independent")
+    assert torch.equal(reads(places, 10_010), torch.bincount(places >> 1, minlength=10_010))
+
+
+def test_loops_read_tensors_of_one_kind_on_the_cpu(without: Callable[[], None]) -> None:
     x = torch.ones(3)
     assert compiled.reads(x, torch.nn.Parameter(x))
-    for others in ([x.half()], [x.int()], [x, x.double()], [x.to("meta")]):
+    for others in ([x.half()], [x.short()], [x, x.int()], [x, x.double()], [x.to("meta")]):
         assert not compiled.reads(*others)
     without()
     assert not compiled.reads(x)

@@ -19,7 +19,7 @@ FROM = 1 << 15
 """Numbers that are worth a call of a compiled loop, and the import of numba, a fifth of a second once."""
 
 _PLAIN = (Tensor, torch.nn.Parameter)
-_REALS = (torch.float32, torch.float64)
+_TYPES = (torch.float32, torch.float64, torch.int32)
 
 
 @cache
@@ -29,14 +29,14 @@ def installed() -> bool:
 
 
 def reads(*tensors: Tensor) -> bool:
-    """Whether loops can read these tensors: of one real type, on the CPU, in no program that is traced."""
+    """Whether loops can read these tensors: of one type that they know, on the CPU, in no program that is traced."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
     kind = tensors[0].dtype
     for each in tensors:
         if each.dtype is not kind or not each.is_cpu or type(each) not in _PLAIN:
             return False
-    return kind in _REALS and installed()
+    return kind in _TYPES and installed()
 
 
 def loop(function: Function, any_order: bool = False) -> Function:

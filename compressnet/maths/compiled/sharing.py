@@ -40,6 +40,13 @@ def add(sums: Reals, numbers: Reals, indices: Ints) -> None:
         _add(sums, indices[i], numbers[i])
 
 
+@loop
+def count(counts: Ints, indices: Ints) -> None:
+    """``counts[k]`` more by how many positions read value k."""
+    for i in range(indices.size):
+        counts[indices[i] >> int32(1)] += int32(1)
+
+
 @inlined
 def _cosine(a, b, c, scale):  # type: ignore[no-untyped-def]
     """The orthonormal DCT-II of three numbers."""
