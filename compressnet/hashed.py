@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from compressnet.maths.indices import ALL
-from compressnet.maths.spreading import Indices, by_parts, linear
+from compressnet.maths.assignment import Assignment
+from compressnet.maths.spreading import Indices, by_parts, linear, read, rows
 from compressnet.structured import ConvGeometry, StructuredWeight
 
 
 class HashedWeight(StructuredWeight):
     """A weight that is linear in ``buckets``, each of whose positions reads one of them.
 
-    A method gives ``spread`` and ``signed_indices``. In training, a large matrix is multiplied by a few rows at a time.
+    A method gives ``spread`` and ``assignment``. In training, a large matrix is multiplied by a few rows at a time.
     Where :meth:`recompute_` asks for it, neither the indices nor the dense weight outlive the pass that needs them.
     """
 
@@ -26,6 +26,7 @@ class HashedWeight(StructuredWeight):
     runs = "dense"
 
     buckets: nn.Parameter
+    assignment: Assignment
     indices: Tensor | None
     recomputes = False
 
@@ -33,13 +34,10 @@ class HashedWeight(StructuredWeight):
     def spread(self, values: Tensor) -> Tensor:
         """The dense weight that has these values in the place of ``buckets``."""
 
-    @abstractmethod
-    def signed_indices(self, part: slice = ALL) -> Tensor:
-        """Which value each position reads, with which sign: int32 of shape (numel,), or some of it, made on the CPU."""
-
     def remake_(self, device: torch.device | str) -> None:
         """Make the signed index of every position."""
-        self.register_buffer("indices", None if self.recomputes else self._made(device), persistent=False)
+        indices = None if self.recomputes else read(self.assignment, torch.device(device))
+        self.register_buffer("indices", indices, persistent=False)
 
     def recompute_(self, recomputes: bool = True) -> None:
         """Make the indices whenever they are read, and the dense weight for each pass; or keep them, as at first."""
@@ -48,12 +46,18 @@ class HashedWeight(StructuredWeight):
 
     @property
     def reads(self) -> Indices:
-        """The indices, or what makes them."""
-        return self._remade if self.indices is None else self.indices
+        """The indices, or what they are made of."""
+        return self.assignment if self.indices is None else self.indices
 
     def to_dense(self) -> Tensor:
         """The dense weight."""
         return self.spread(self.buckets)
+
+    def rows(self) -> Iterator[Tensor]:
+        """The dense weight, some rows at a time; a large matrix is never whole."""
+        if len(self.shape) == 2 and by_parts(self.buckets, self.shape.numel()):
+            return rows(self.buckets, self.reads, (self.shape[0], self.shape[1]), self._rows_at_once)
+        return super().rows()
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ``; while it is trained in float32 on the CPU, that of a large matrix by rows."""
@@ -101,14 +105,6 @@ class HashedWeight(StructuredWeight):
 
         with saved_tensors_hooks(pack, unpack):
             yield weight
-
-    def _remade(self, part: slice) -> Tensor:
-        return self._made(self.buckets.device, part)
-
-    def _made(self, device: torch.device | str, part: slice = ALL) -> Tensor:
-        if torch.device(device).type == "meta":
-            return torch.empty(self.shape.numel(), dtype=torch.int32, device=device)[part]
-        return self.signed_indices(part).to(device)
 
 
 @contextmanager

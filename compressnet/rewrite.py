@@ -1,7 +1,7 @@
 """Swap the layers of a model as planned, keeping everything else of them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,7 @@ def project_(
     on_layer: OnLayer | None = None,
     *,
     untrained: bool = False,
+    tables: bool = True,
 ) -> dict[str, tuple[float, float | None]]:
     """Swap every planned layer for a compressed form that is as near to it as its method can make it.
 
@@ -89,6 +90,8 @@ def project_(
         layers: of the plan.
         on_layer: told each layer and its error when it is done.
         untrained: the dense weights are only drawn; see :func:`keep_norm_`.
+        tables: of the new layers are kept, so that the model runs; a file needs none, and they can be as large as the
+            dense weights.
 
     Returns:
         the relative error ‖W − Ŵ‖ / ‖W‖ of each weight that is made dense in a forward pass, or, where a weight is run
@@ -96,18 +99,25 @@ def project_(
     """
     errors: dict[str, tuple[float, float | None]] = {}
     for layer in layers:
-        if not layer.method:
-            continue
-        parameter = model.get_parameter(layer.parameter)
-        dense, weight = parameter.detach().float().cpu(), layer.build()
-        weight.project_(dense)
-        if untrained:
-            keep_norm_(weight, dense)
-        errors[layer.name] = relative_error(weight, dense), None
-        swap_(model, layer, weight.to(parameter.device))
-        if on_layer:
-            on_layer(layer, *errors[layer.name])
+        if layer.method:
+            weight, error = _projected(layer, model.get_parameter(layer.parameter), untrained)
+            errors[layer.name] = error, None
+            if not tables:
+                weight.remake_("meta")
+            swap_(model, layer, weight)
+            if on_layer:
+                on_layer(layer, *errors[layer.name])
     return errors
+
+
+def _projected(layer: PlannedLayer, parameter: Tensor, untrained: bool) -> tuple[StructuredWeight, float]:
+    """The compressed form of a layer's weight, where that is, and its relative error."""
+    dense, weight = parameter.detach().float().cpu(), layer.build()
+    weight.project_(dense)
+    if untrained:
+        keep_norm_(weight, dense)
+    error = relative_error(weight, dense)
+    return weight.to(parameter.device), error
 
 
 def pack_(model: nn.Module, layers: Sequence[PlannedLayer]) -> tuple[PlannedLayer, ...]:
@@ -137,8 +147,9 @@ def relative_error(weight: StructuredWeight, dense: Tensor, inputs: Tensor | Non
 
     Of a convolution without inputs it is the error of the weight, which is small enough to be made.
     """
-    given, wanted = _compared(weight, dense, inputs)
-    return ((given - wanted).norm() / wanted.norm().clamp(min=_TINY)).item()
+    norms = [((given - wanted).norm(), wanted.norm()) for given, wanted in _compared(weight, dense, inputs)]
+    error, norm = torch.tensor(norms).norm(dim=0)
+    return (error / norm.clamp(min=_TINY)).item()
 
 
 @torch.no_grad()
@@ -147,17 +158,22 @@ def keep_norm_(weight: StructuredWeight, dense: Tensor) -> None:
 
     Projections shrink what has no structure: random values that share one number average out.
     """
-    given, wanted = _compared(weight, dense, None)
-    weight.scale_((wanted.norm() / given.norm().clamp(min=_TINY)).item())
+    norms = [(given.norm(), wanted.norm()) for given, wanted in _compared(weight, dense, None)]
+    given, wanted = torch.tensor(norms).norm(dim=0)
+    weight.scale_((wanted / given.clamp(min=_TINY)).item())
 
 
-def _compared(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What a weight gives and what it should: the weights, or for a product its outputs."""
+def _compared(weight: StructuredWeight, dense: Tensor, inputs: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """What a weight gives and what it should: the weights, some rows at a time, or for a product its outputs."""
     if not weight.runs_product(weight.shape) or (inputs is None and dense.dim() == 4):
-        return weight.to_dense(), dense
+        first = 0
+        for rows in weight.rows():
+            yield rows, dense[first : first + len(rows)]
+            first += len(rows)
+        return
     if inputs is None:
         inputs = torch.randn(256, dense.shape[1], generator=torch.Generator().manual_seed(0))
-    return weight.matmul(inputs), inputs @ dense.flatten(1).T
+    yield weight.matmul(inputs), inputs @ dense.flatten(1).T
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """The one abstraction: a weight is an object with its own parameters; a layer is generic over it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,6 +12,9 @@ from torch.nn import functional as F
 
 from compressnet.frozen import Freezable
 from compressnet.keys import Keys
+
+NUMBERS = 1 << 19
+"""Of a dense weight that are looked at together."""
 
 
 class MethodConfig(Keys):
@@ -187,6 +190,15 @@ class StructuredWeight(Freezable, ABC):
     @abstractmethod
     def to_dense(self) -> Tensor:
         """The dense weight, of shape ``shape``, differentiable in the parameters."""
+
+    def rows(self) -> Iterator[Tensor]:
+        """The dense weight, some rows at a time, for what reads it once; without gradients."""
+        with torch.no_grad():
+            yield from self.to_dense().split(self._rows_at_once)
+
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, NUMBERS // self.shape[1:].numel())
 
     @abstractmethod
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:

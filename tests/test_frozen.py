@@ -157,6 +157,24 @@ def test_a_frozen_layer_is_compiled_whole(name: str) -> None:
     assert torch.equal(compiled(layer)(x), layer(x))
 
 
+@torch.no_grad()
+def test_a_frozen_model_of_every_method_is_compiled_whole_and_never_stale() -> None:
+    convolutions = [nn.Sequential(convolution(name), nn.Conv2d(24, 40, 1)) for name in RUN_DENSE]
+    head = CompressedLinear.like(nn.Linear(40, 10), weight("hashednet", (10, 40)))
+    model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval()
+    freeze(model)
+    x = torch.randn(2, 40, 7, 7)
+    torch.compiler.reset()
+    run = torch.compile(model, fullgraph=True, backend="aot_eager")
+    before = run(x)
+    torch.testing.assert_close(before, model(x))
+    state = model.state_dict()
+    model.load_state_dict(state | {name: 2 * state[name] for name in dict(model.named_parameters())})
+    assert not any(module.frozen() is not None for module in model.modules() if isinstance(module, StructuredWeight))
+    assert not torch.allclose(run(x), before)
+    torch.testing.assert_close(run(x), model(x))
+
+
 @pytest.mark.parametrize("change", [loaded, trained, lambda layer: layer.train().double().float().eval()])
 @torch.no_grad()
 def test_a_compiled_layer_is_thawed_too(change: Callable[[CompressedLayer], None]) -> None:

@@ -109,3 +109,15 @@ def test_an_untrained_layer_keeps_the_norm_of_its_drawing(rule: dict[str, Any]) 
     compressed = copy.deepcopy(dense)
     project_(compressed, planned(dense, {"match": "0", **rule}), untrained=True)
     torch.testing.assert_close(compressed[0].weight.norm(), dense[0].weight.norm())
+
+
+def test_without_tables_the_numbers_and_errors_are_the_same() -> None:
+    dense, other = model(), model()
+    rules = [{"match": "*", "method": "freshnet", "ratio": 4}]
+    errors = project_(dense, planned(dense, *rules))
+    assert project_(other, planned(other, *rules), tables=False) == errors
+    tables = [table for name, table in other.named_buffers() if "structured" in name]
+    assert tables
+    assert all(table.is_meta for table in tables)
+    for a, b in zip(dense.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)

@@ -120,7 +120,7 @@ def _project_(
             advance(1, layer=layer.name, error=error, **known)
 
         if images is None or plan.recipe.calibration is None:
-            return project_(model, plan.layers, done, untrained=_untrained(plan))
+            return project_(model, plan.layers, done, untrained=_untrained(plan), tables=False)
         return calibrate_(model, plan.layers, images, ridge=plan.recipe.calibration.ridge, on_layer=done)
 
 

@@ -17,7 +17,8 @@ from compressnet.recipe import Recipe
 from compressnet.training import board, distributed
 from compressnet.training.distillation import Teacher
 from compressnet.training.parts import find_device, recipe_of
-from compressnet.training.stage import Trained, check_start, train_stage
+from compressnet.training.stage import check_start, train_stage
+from compressnet.training.trained import Trained
 from compressnet.transfer import renew_classifier_
 
 TRANSFERRED = ("model.num_classes", "model.weights")

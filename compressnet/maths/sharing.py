@@ -39,9 +39,10 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
     Returns:
         shape (K,).
     """
+    counts = reads(indices, buckets).clamp_(min=1)
     sums = Sums(dense, buckets, len(dense))
     sums.add_(indices, dense)
-    return sums.total() / reads(indices, buckets).clamp(min=1)
+    return sums.total().div_(counts)
 
 
 def reads(indices: Tensor, buckets: int) -> Tensor:
@@ -54,7 +55,7 @@ def reads(indices: Tensor, buckets: int) -> Tensor:
     counts = torch.zeros(threads, buckets, dtype=torch.int32)
     tables = counts.numpy()
     in_parts(lambda number, part: count(tables[number], places[part]), len(indices), threads)
-    return counts.sum(0)
+    return counts.sum(0, dtype=counts.dtype)
 
 
 class Reader:

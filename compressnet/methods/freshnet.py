@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
 from compressnet.maths.allocation import beta_rates, share_out
+from compressnet.maths.assignment import Assignment
 from compressnet.maths.dct import band_numels, bands, coefficients, dct2_matrix, kernel
 from compressnet.maths.hashing import Hashing
-from compressnet.maths.indices import ALL, signed_indices
 from compressnet.maths.sharing import signed_mean
 from compressnet.maths.spreading import read, spread_kernels
 from compressnet.structured import MethodConfig
@@ -89,7 +89,10 @@ class FreshNetWeight(HashedWeight):
         return share_out(total, numels, beta_rates(len(numels), self.config.alpha, self.config.beta))
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
-        self.buckets = nn.Parameter(torch.zeros(sum(self.band_buckets()), device=device, dtype=dtype))
+        counts, cells = self.band_buckets(), bands(*kernel(self.shape)).tolist()
+        self.buckets = nn.Parameter(torch.zeros(sum(counts), device=device, dtype=dtype))
+        filters = self.shape[0] * self.shape[1]
+        self.assignment = Assignment(filters, tuple(cells), tuple(counts), self.seed, self.config.hashing)
         self.remake_(device)
 
     def remake_(self, device: torch.device | str) -> None:
@@ -97,22 +100,6 @@ class FreshNetWeight(HashedWeight):
         super().remake_(device)
         transform = dct2_matrix(*kernel(self.shape)).to(device, self.buckets.dtype)
         self.register_buffer("transform", transform, persistent=False)
-
-    def signed_indices(self, part: slice = ALL) -> Tensor:
-        """The index and the sign of every coefficient, kernel by kernel, or of some."""
-        if kernel(self.shape) == (1, 1):
-            return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, 0, self.config.hashing, part)
-        band_of_cell = bands(*kernel(self.shape))
-        filters = self.shape[0] * self.shape[1]
-        indices = torch.empty((filters, len(band_of_cell)), dtype=torch.int32)
-        first = 0
-        for band, (numel, count) in enumerate(zip(band_numels(self.shape), self.band_buckets(), strict=True)):
-            made = signed_indices(numel, count, self.seed, band, self.config.hashing)
-            cells = (band_of_cell == band).nonzero().flatten().tolist()
-            for cell, column in zip(cells, made.view(filters, -1).unbind(1), strict=True):
-                torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
-            first += count
-        return indices.view(-1)[part]
 
     def spread(self, values: Tensor) -> Tensor:
         """The kernels whose coefficients are these values, each with its sign."""
@@ -122,5 +109,5 @@ class FreshNetWeight(HashedWeight):
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Set each bucket to the signed mean of the coefficients that read it; ``inputs`` are not needed."""
         wanted = coefficients(dense.to(self.buckets), self.transform)
-        self.buckets.copy_(signed_mean(wanted, read(self.reads), self.buckets.numel()))
+        self.buckets.copy_(signed_mean(wanted, read(self.reads, wanted.device), self.buckets.numel()))
         return self

@@ -17,8 +17,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from compressnet.hashed import HashedWeight
+from compressnet.maths.assignment import Assignment
 from compressnet.maths.hashing import Hashing
-from compressnet.maths.indices import ALL, signed_indices
 from compressnet.maths.sharing import signed_mean
 from compressnet.maths.spreading import read, spread
 from compressnet.structured import MethodConfig
@@ -62,11 +62,8 @@ class HashedNetWeight(HashedWeight):
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
         count = max(1, int(self.shape.numel() / self.config.ratio))
         self.buckets = nn.Parameter(torch.zeros(count, device=device, dtype=dtype))
+        self.assignment = Assignment(self.shape.numel(), (0,), (count,), self.seed, self.config.hashing)
         self.remake_(device)
-
-    def signed_indices(self, part: slice = ALL) -> Tensor:
-        """The index and the sign of every position, or of some."""
-        return signed_indices(self.shape.numel(), self.buckets.numel(), self.seed, 0, self.config.hashing, part)
 
     def spread(self, values: Tensor) -> Tensor:
         """A value, with its sign, at every position."""
@@ -76,5 +73,5 @@ class HashedNetWeight(HashedWeight):
     def project_(self, dense: Tensor, inputs: Tensor | None = None) -> Self:
         """Set each bucket to the signed mean of what reads it; ``inputs`` are not needed."""
         wanted = dense.to(self.buckets).flatten()
-        self.buckets.copy_(signed_mean(wanted, read(self.reads), self.buckets.numel()))
+        self.buckets.copy_(signed_mean(wanted, read(self.reads, wanted.device), self.buckets.numel()))
         return self

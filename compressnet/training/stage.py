@@ -5,7 +5,6 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from torch import nn
 from compressnet.checkpoint import load, save
 from compressnet.coding.choose import choose
 from compressnet.coding.quantisers import Quantiser
-from compressnet.container import read_header
 from compressnet.data import memory
 from compressnet.data.affine import random_affine
 from compressnet.data.datasets import PartDataset
@@ -40,43 +38,8 @@ from compressnet.training.precision import half_of
 from compressnet.training.preparation import Preparation, Stage
 from compressnet.training.run import Gradual, Quantising, Run
 from compressnet.training.state import check_state, sweep
+from compressnet.training.trained import Trained
 from compressnet.zoo.models import IMAGE_SIZES, ModelSpec
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a stage of training gave.
-
-    Args:
-        path: the file of the best epoch.
-        epochs: done.
-        best_epoch: by the val part; 0 is the model as it came.
-        before: on the val part, as it came.
-        stages: on the val part, after each stage before the first epoch, by name.
-        best: on the val part, at the best epoch.
-        test: on the test part, evaluated once, with the best epoch's weights; None where it was trained without labels
-            and the test part has none that are the model's.
-        images: how many there are to train on, to choose by and to test on.
-    """
-
-    path: Path
-    epochs: int
-    best_epoch: int
-    before: Metrics | Divergence
-    best: Metrics | Divergence
-    test: Metrics | None
-    images: dict[str, int]
-    stages: dict[str, Metrics | Divergence] = field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        """Of the file."""
-        return self.path.stat().st_size
-
-    def to_json(self) -> dict[str, Any]:
-        """For ``--json`` and the file's results."""
-        figures = dataclasses.asdict(self) | {"path": str(self.path)}
-        return {key: value for key, value in figures.items() if value is not None}
 
 
 def check_start(path: Path, resume: bool, force: bool) -> None:
@@ -255,7 +218,7 @@ def train_stage(
         {name: from_json(val) for name, val in standing.stages.items()},
     )
     if not distributed.rank():
-        _add_results(path, trained)
+        trained.write()
     return trained
 
 
@@ -281,13 +244,3 @@ def _check_auxiliary(model: nn.Module, spec: ModelSpec, size: int) -> None:
             "data.image_size",
             f"train it on images of {IMAGE_SIZES.get(spec.name, 224)} pixels",
         ) from None
-
-
-def _add_results(path: Path, trained: Trained) -> None:
-    """Write what was measured into the file itself."""
-    described = Description.read(read_header(path))
-    figures = {key: value for key, value in trained.to_json().items() if key not in ("path", "best")}
-    results = dict(described.results) | {described.stage: figures | {"val": trained.best.to_json()}}
-    results.pop("val", None)
-    model = load(path, form="compressed", dtype=None)
-    save(model, path, dataclasses.replace(described, results=results), force=True)

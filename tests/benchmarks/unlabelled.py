@@ -58,18 +58,19 @@ def run(name: str, settings: dict[str, Any], part: str, place: Path) -> Row:
         return dict(json.loads(done.read_text()))
     projected, calibrated = place / "projected.safetensors", place / "calibrated.safetensors"
     begin = time.process_time()
-    compressnet.convert(settings | {"calibration": None}, projected, force=True)
-    account = compressnet.convert(settings, calibrated, force=True)
+    account = compressnet.convert(settings | {"calibration": None}, projected, force=True)
     row: Row = {"what": name, "numbers": account.numel}
-    fitted, stages = time.process_time() - begin, {"projected": projected, "calibrated": calibrated}
+    stages = {"projected": projected}
     if settings["layers"]:
+        compressnet.convert(settings, calibrated, force=True)
+        fitted = time.process_time() - begin
         begin = time.process_time()
         trained = finetune(calibrated, place / "tuned", device="cpu", force=True)
         row["calibrated, divergence on val"] = round(trained.before.divergence, 4)
         row["distilled, divergence on val"] = round(trained.best.divergence, 4)
         row["calibrate, processor s"] = round(fitted)
         row["distil, processor s"] = round(time.process_time() - begin)
-        stages["distilled"] = trained.path
+        stages |= {"calibrated": calibrated, "distilled": trained.path}
     for stage, file in stages.items():
         row[f"{stage}, top-1 %"] = round(compressnet.evaluate(file, part=part, device="cpu").top1, 2)
     done.write_text(json.dumps(row, ensure_ascii=False))

@@ -68,6 +68,12 @@ def test_an_interrupted_training_goes_on_to_about_the_same_loss(
     assert trained(converted, tmp_path / "parts", "cuda", *overrides, resume=True) == pytest.approx(whole, rel=0.02)
 
 
+def test_training_without_indices_ends_near_where_it_does_with_them(converted: Path, tmp_path: Path) -> None:
+    kept = trained(converted, tmp_path / "kept", "cuda", "finetune.amp=off")
+    made = trained(converted, tmp_path / "made", "cuda", "finetune.amp=off", "finetune.recompute=true")
+    assert made == pytest.approx(kept, rel=0.01)
+
+
 def test_compiled_steps_train_to_about_the_same_loss(converted: Path, tmp_path: Path) -> None:
     torch.compiler.reset()
     plain = trained(converted, tmp_path / "plain", "cuda", "finetune.amp=off")

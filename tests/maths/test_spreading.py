@@ -4,12 +4,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from compressnet.maths import spreading
+from compressnet.maths.assignment import Assignment
 from compressnet.maths.dct import dct2_matrix, kernels
 from compressnet.maths.indices import signed_indices
 from compressnet.maths.sharing import expand, signed_mean
-from compressnet.maths.spreading import Indices, by_parts, linear, spread, spread_kernels
+from compressnet.maths.spreading import Indices, by_parts, linear, rows, spread, spread_kernels
 
 OUT, IN, COUNT = 60, 9001, 20_000
+ASSIGNMENT = Assignment(OUT * IN, (0,), (COUNT,), seed=3)
 
 
 @pytest.fixture(params=[1, 3])
@@ -20,12 +22,12 @@ def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="module")
 def kept() -> Tensor:
-    return signed_indices(OUT * IN, COUNT, seed=3)
+    return ASSIGNMENT.signed_indices()
 
 
 @pytest.fixture(params=["kept", "made anew"])
 def indices(request: pytest.FixtureRequest, kept: Tensor) -> Indices:
-    return kept if request.param == "kept" else lambda part: kept[part].clone()
+    return kept if request.param == "kept" else ASSIGNMENT
 
 
 @pytest.mark.usefixtures("threads")
@@ -107,3 +109,10 @@ def test_signed_means_are_the_same_with_any_number_of_threads(kept: Tensor, monk
         monkeypatch.setattr(torch, "get_num_threads", lambda count=count: count)
         means.append(signed_mean(dense, kept, COUNT))
     torch.testing.assert_close(*means)
+
+
+@pytest.mark.usefixtures("threads")
+def test_rows_are_those_of_the_whole(indices: Indices, kept: Tensor) -> None:
+    values = torch.randn(COUNT, requires_grad=True)
+    made = [some.clone() for some in rows(values, indices, (OUT, IN), 7)]
+    assert torch.equal(torch.cat(made), expand(values, kept).view(OUT, IN))

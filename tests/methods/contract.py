@@ -50,6 +50,11 @@ class Contract:
         assert self.filled(shape).to_dense().shape == shape
 
     @pytest.mark.parametrize("shape", SHAPES, ids=key)
+    def test_its_rows_are_those_of_the_dense_weight(self, shape: tuple[int, ...]) -> None:
+        weight = self.filled(shape)
+        assert torch.equal(torch.cat([rows.clone() for rows in weight.rows()]), weight.to_dense())
+
+    @pytest.mark.parametrize("shape", SHAPES, ids=key)
     def test_fewer_numbers_are_stored_than_the_dense_weight_has(self, shape: tuple[int, ...]) -> None:
         weight = self.build(shape)
         assert weight.numel == sum(t.numel() for t in weight.state_dict().values())

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # these import torch, which `recipes` does without
     from compressnet.commands.recipes import Shipped
     from compressnet.commands.run import Finished
     from compressnet.training.evaluation import Divergence, Metrics
-    from compressnet.training.stage import Trained
+    from compressnet.training.trained import Trained
 
 
 _FIGURES: Mapping[str, tuple[str, str]] = {

@@ -47,6 +47,14 @@ def count(counts: Ints, indices: Ints) -> None:
         counts[indices[i] >> int32(1)] += int32(1)
 
 
+@loop
+def interleave(out: Ints, made: Ints, cells: Ints, first: int) -> None:
+    """``out[kernel, cells[rank]] = made[kernel, rank] + 2 · first``."""
+    for kernel in range(made.shape[0]):
+        for rank in range(made.shape[1]):
+            out[kernel, cells[rank]] = made[kernel, rank] + int32(2 * first)
+
+
 @inlined
 def _cosine(a, b, c, scale):  # type: ignore[no-untyped-def]
     """The orthonormal DCT-II of three numbers."""

@@ -1,6 +1,7 @@
 """Whole models: made, written, read back and run; the hash that they rest on; how fast the command line answers."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.models import get_model
 
 import compressnet
 from compressnet.maths.indices import signed_indices
 from compressnet.methods import BY_NAME
-from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
 from tests.benchmarks.speed.conversion import CASES, FRESHNET
-from tests.benchmarks.speed.measure import Row, Thunk, cost, interleaved, limit
+from tests.benchmarks.speed.growth import MILLION
+from tests.benchmarks.speed.measure import IN_USE, Row, Thunk, cost, interleaved, limit
 
-MILLION = 1_000_000
 SIZES = (1, 4, 16, 64, 140)
 SECONDS = {"resnet50": 10, "vit_b_16": 30, "vgg16": 30, "vgg16 fitted": 30}
 HASHED: dict[str, Any] = {"match": "*", "method": "hashednet", "ratio": 8}
@@ -39,27 +38,27 @@ def compressed(folder: str, model: str, layers: list[dict[str, Any]], bits: int 
     return path.with_name("coded.safetensors")
 
 
-def forms(model: str, layers: list[dict[str, Any]], batch: int, what: str) -> Iterator[Row]:
+def forms(model: str, layers: list[dict[str, Any]], what: str) -> Iterator[Row]:
     """A model in evaluation, in the forms that ``load`` gives, against torchvision's."""
-    x, dense = torch.randn(batch, 3, 224, 224), get_model(model).eval()
+    x, dense = torch.randn(1, 3, 224, 224), get_model(model).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = compressed(folder, model, layers)
         loaded = {form: compressnet.load(path, form=form) for form in ("dense", "frozen")}  # type: ignore[arg-type]
     with torch.no_grad():
         runs: dict[str, Thunk] = {form: lambda m=m: m(x) for form, m in loaded.items()}  # type: ignore[misc]
-        times = interleaved({"torchvision": lambda: dense(x), **runs}, 25, 8)
+        times = interleaved({"torchvision": lambda: dense(x), **runs}, 61, 8)
     for form in loaded:
         yield cost(f"{model}, {what}, {form}", {"ours": times[form], "other": times["torchvision"]}, 1.01)
 
 
 def measure_inference() -> Iterator[Row]:
-    """A loaded model in evaluation, batches of 4 images, against the dense torchvision model."""
+    """A loaded model in evaluation, an image at a time, against the dense torchvision model."""
     for name, method in BY_NAME.items():
         if not method.runs_product((64, 64, 3, 3)) and name != "lowrank":
             rule = {"match": {"type": "conv2d", "kernel": [3, 3]}, "method": name, **SIZE.get(name, {"ratio": 8})}
-            yield from forms("resnet18", [rule], 4, f"3×3 as {name}")
-    yield from forms("vgg11", [FRESHNET, HASHED], 4, "freshnet and hashednet")
-    yield from forms("vit_b_16", [HASHED | {"match": "encoder.*"}], 4, "hashednet")
+            yield from forms("resnet18", [rule], f"3×3 as {name}")
+    yield from forms("vgg11", [FRESHNET, HASHED], "freshnet and hashednet")
+    yield from forms("vit_b_16", [HASHED | {"match": "encoder.*"}], "hashednet")
 
 
 def measure_hashing() -> Iterator[Row]:
@@ -93,40 +92,31 @@ def measure_load() -> Iterator[Row]:
 
 
 def measure_convert() -> Iterator[Row]:
-    """Whole models, weights projected by themselves: seconds, and memory of the process above that before."""
+    """Whole models, weights projected by themselves: seconds, and memory in use above that before."""
     for case, seconds in SECONDS.items():
         call = [sys.executable, "-m", "tests.benchmarks.speed.conversion", case]
         call += ["--threads", str(torch.get_num_threads())]
-        found = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout)
-        yield limit(case, found["seconds"], seconds, note=f"{found['processor']:.3g} s of processor")
-        yield limit(f"{case}, memory", found["above"] / 1e6, found["allowed"] / 1e6, unit="MB")
+        timed, exact = (
+            json.loads(subprocess.run(call, env=os.environ | more, check=True, capture_output=True, text=True).stdout)
+            for more in ({}, IN_USE)
+        )
+        yield limit(case, timed["seconds"], seconds, note=f"{timed['processor']:.3g} s of processor")
+        note = f"{timed['above'] / 1e6:.0f} with what glibc keeps"
+        yield limit(f"{case}, memory", exact["above"] / 1e6, exact["allowed"] / 1e6, unit="MB", note=note)
 
 
 def measure_growth() -> Iterator[Row]:
     """What a HashedNet weight of 1/16 costs by its number of weights; the exponent is that of a power law."""
     taken: dict[str, list[float]] = {}
     for millions in SIZES:
-        shape = (millions * 100, 10_000)
-        weight = HashedNetWeight(shape, HashedNetConfig(ratio=16), seed=1)
-        dense = torch.empty(shape).uniform_()
-        runs: dict[str, Thunk] = {
-            "hash": lambda w=weight: w.remake_("cpu"),  # type: ignore[misc]
-            "project": lambda w=weight, d=dense: w.project_(d),  # type: ignore[misc]
-            "make dense": lambda w=weight: undifferentiated(w),  # type: ignore[misc]
-            "forward and backward": lambda w=weight, d=dense: w.to_dense().backward(d),  # type: ignore[misc]
-        }
-        for what, times in interleaved(runs, 3).items():
-            taken.setdefault(what, []).append(times.median)
-            yield limit(f"{what}, {millions} M", times.median, None, times.spread)
+        call = [sys.executable, "-m", "tests.benchmarks.speed.growth", str(millions), str(torch.get_num_threads())]
+        found = subprocess.run(call, env=os.environ | IN_USE, check=True, capture_output=True, text=True).stdout
+        for what, (median, spread) in json.loads(found).items():
+            taken.setdefault(what, []).append(median)
+            yield limit(f"{what}, {millions} M", median, None, spread)
     for what, seconds in taken.items():
         exponent = float(np.polyfit(np.log(SIZES), np.log(seconds), 1)[0])
         yield limit(f"{what}, exponent", exponent, 1.1, unit="")
-
-
-@torch.no_grad()
-def undifferentiated(weight: HashedNetWeight) -> Tensor:
-    """The dense weight, for inference."""
-    return weight.to_dense()
 
 
 def measure_startup() -> Iterator[Row]:

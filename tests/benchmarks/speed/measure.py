@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Thunk = Callable[[], object]
+IN_USE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Environment of a process whose peak memory is of what is in use: glibc gives back at once what is freed."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,16 @@ class Times:
     Args:
         median: seconds.
         spread: the distance from the 25th to the 75th percentile over the median, halved: ± of it.
+        taken: seconds of each repetition.
     """
 
     median: float
     spread: float
+    taken: tuple[float, ...]
+
+    def over(self, other: "Times") -> float:
+        """How many times as long as what took turns with it: the median of single turns, so that drifts fall out."""
+        return statistics.median(a / b for a, b in zip(self.taken, other.taken, strict=True))
 
 
 @dataclass(frozen=True)
@@ -60,19 +68,29 @@ class Row:
         return asdict(self) | {"met": self.met}
 
 
-def interleaved(competitors: dict[str, Thunk], repetitions: int = 15, seconds: float = 1.0) -> dict[str, Times]:
+def interleaved(
+    competitors: dict[str, Thunk],
+    repetitions: int = 15,
+    seconds: float = 1.0,
+    calls: int = 1,
+    synchronise: Thunk = lambda: None,
+) -> dict[str, Times]:
     """Competitors take turns, repetition by repetition, so that a noisy machine disturbs all of them alike.
 
-    There are at least so many repetitions, and more for so many seconds; one round before them warms up.
+    There are at least so many repetitions, and more for so many seconds; one round before them warms up. A repetition
+    is of so many calls, and ends when a device has done them, which ``synchronise`` waits for.
     """
     times: dict[str, list[float]] = {name: [] for name in competitors}
     begin, rounds = time.perf_counter(), 0
     while rounds <= repetitions or time.perf_counter() - begin < seconds:
         for name, run in competitors.items():
+            synchronise()
             start = time.perf_counter()
-            run()
+            for _ in range(calls):
+                run()
+            synchronise()
             if rounds:
-                times[name].append(time.perf_counter() - start)
+                times[name].append((time.perf_counter() - start) / calls)
         rounds += 1
     return {name: summary(taken) for name, taken in times.items()}
 
@@ -80,21 +98,21 @@ def interleaved(competitors: dict[str, Thunk], repetitions: int = 15, seconds: f
 def summary(taken: list[float]) -> Times:
     """The median of repetitions, and how they scatter."""
     low, middle, high = statistics.quantiles(taken, n=4)
-    return Times(middle, (high - low) / middle / 2)
+    return Times(middle, (high - low) / middle / 2, tuple(taken))
 
 
 def speedup(what: str, times: dict[str, Times], target: float | None, note: str = "") -> Row:
     """How many times faster ``ours`` is than ``other``."""
     ours, other = times["ours"], times["other"]
     noise = max(ours.spread, other.spread)
-    return Row(what, ours.median, other.median, other.median / ours.median, True, target, noise, note=note)
+    return Row(what, ours.median, other.median, other.over(ours), True, target, noise, note=note)
 
 
 def cost(what: str, times: dict[str, Times], target: float | None, note: str = "") -> Row:
     """How many times as long ``ours`` takes as ``other``."""
     ours, other = times["ours"], times["other"]
     noise = max(ours.spread, other.spread)
-    return Row(what, ours.median, other.median, ours.median / other.median, False, target, noise, note=note)
+    return Row(what, ours.median, other.median, ours.over(other), False, target, noise, note=note)
 
 
 def limit(what: str, taken: float, target: float | None, noise: float = 0.0, unit: str = "s", note: str = "") -> Row:

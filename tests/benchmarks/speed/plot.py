@@ -14,7 +14,7 @@ POINT = re.compile(r"(.+), (\d+) M")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """A line an operation, and beside them a dashed one of a nanosecond a weight."""
+    """A line an operation, and beside them dashed ones of slope 1: so many nanoseconds a weight."""
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -28,12 +28,17 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         axes.plot(*zip(*points, strict=True), marker=marker, label=what, linewidth=1)
     sizes = [size for points in lines.values() for size, _ in points]
     ends = min(sizes), max(sizes)
-    axes.plot(ends, [1e-3 * end for end in ends], linestyle="--", color="grey", linewidth=1, label="1 ns a weight")
-    axes.set(xscale="log", yscale="log", xlabel="weights, millions", ylabel="seconds")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter("{x:g}")
+    for nanoseconds in (1, 10):
+        line = [1e-3 * nanoseconds * end for end in ends]
+        label = "slope 1: 1 and 10 ns a weight" if nanoseconds == 1 else None
+        axes.plot(ends, line, linestyle="--", color="grey", linewidth=1, label=label)
+    axes.set(xscale="log", yscale="log", xlabel="weights, millions", ylabel="time, seconds")
+    axes.set_xticks(sorted(set(sizes)))
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
     axes.grid(linewidth=0.3)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="upper left")
     figure.savefig(path, metadata={"Date": None})
 
 

@@ -21,7 +21,7 @@ import compressnet
 from compressnet.hashed import HashedWeight
 from compressnet.layers import CompressedLinear
 from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
-from tests.benchmarks.speed.measure import Row, cost, interleaved, limit
+from tests.benchmarks.speed.measure import IN_USE, Row, cost, interleaved, limit
 
 RATIO = 16
 WAYS = ("dense", "kept", "recompute")
@@ -114,7 +114,7 @@ def peak_of(case: Case, way: str) -> int:
     """Bytes that a step takes at most, in a process of their own."""
     command = [sys.executable, "-m", __name__, str(CASES.index(case)), way]
     threads = str(torch.get_num_threads())
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": threads}
+    environment = os.environ | IN_USE | {"OMP_NUM_THREADS": threads}
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
