@@ -57,8 +57,7 @@ class CompressedLinear(CompressedLayer):
         """Shape (…, in) to (…, out); with a kept weight as ``nn.Linear`` does."""
         if (kept := self.structured.frozen()) is not None:
             return F.linear(x, kept, self.bias)
-        y = self.structured.matmul(x)
-        return y if self.bias is None else y + self.bias.to(y.dtype)
+        return self.structured.affine(x, self.bias)
 
     def ordinary(self) -> nn.Linear:
         """The ``nn.Linear`` that computes the same."""

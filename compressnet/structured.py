@@ -233,6 +233,11 @@ class StructuredWeight(Freezable, ABC):
         """``x Wᵀ`` for x of shape (…, in), or of the patches (…, in·kh·kw) that a kernel sees."""
         return F.linear(x, self.dense().flatten(1))
 
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`matmul` and a bias of shape (out,); methods that add it as they multiply do so."""
+        y = self.matmul(x)
+        return y if bias is None else y + bias.to(y.dtype)
+
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
         """The convolution of x, of shape (N, C, H, W), with this weight."""
         return geometry.convolve(x, self.dense())

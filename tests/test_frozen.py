@@ -172,7 +172,7 @@ def test_a_frozen_model_of_every_method_is_compiled_whole_and_never_stale() -> N
     model.load_state_dict(state | {name: 2 * state[name] for name in dict(model.named_parameters())})
     assert not any(module.frozen() is not None for module in model.modules() if isinstance(module, StructuredWeight))
     assert not torch.allclose(run(x), before)
-    torch.testing.assert_close(run(x), model(x))
+    torch.testing.assert_close(run(x), model(x), rtol=1e-5, atol=0)  # outside of the graph there are compiled loops
 
 
 @pytest.mark.parametrize("change", [loaded, trained, lambda layer: layer.train().double().float().eval()])

@@ -89,7 +89,7 @@ class DeepFriedHead(Block):
 
     @classmethod
     def macs_per_input(cls, ins: int, config: Any) -> int:
-        """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
+        """Three diagonals and two transforms a block, counted as products of small Hadamard matrices."""
         return fastfood.macs(config.features, ins)
 
     @classmethod
@@ -125,8 +125,7 @@ class DeepFriedHead(Block):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (…, in) to (…, features), by fast transforms in the forward and the backward pass."""
-        y = fastfood.mix(x, self.gauss, self.signs, self.order, self.outs)[..., 0, :] * (self.scale * self.gain)
-        return F.relu(y if self.bias is None else y + self.bias.to(y.dtype))
+        return F.relu(fastfood.multiply(x, self.scale[None], self.gauss, self.signs, self.order, self.gain, self.bias))
 
     def linear_maps(self) -> Iterator[tuple[Tensor, Tensor]]:
         """V and b, which is zero where there is none."""

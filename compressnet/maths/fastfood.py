@@ -9,15 +9,21 @@ only for rows, and B only for columns, that are used. Independent copies of all 
 """
 
 import math
-from functools import partial
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from compressnet.maths.cache import in_cache
-from compressnet.maths.hadamard import hadamard, next_power_of_two, transform
+from compressnet.maths import compiled
+from compressnet.maths.hadamard import COMPILED_FROM, hadamard, next_power_of_two
 from compressnet.maths.hadamard import macs as transform_macs
 from compressnet.maths.hashing import Purpose, derive, normal, permutation, uniform
+from compressnet.maths.parallel import in_parts, parts
 
 _ROWS = 1024  # of a block that are made dense at a time
 
@@ -29,7 +35,7 @@ def layout(rows: int, ins: int) -> tuple[int, int]:
 
 
 def macs(rows: int, ins: int) -> int:
-    """Multiply–accumulates of one input: three diagonals and two transforms a block, as executed by dense factors."""
+    """Multiply–accumulates of one input: three diagonals and two transforms a block, those as dense factors."""
     width, blocks = layout(rows, ins)
     transforms = transform_macs(width, width, ins) + transform_macs(width, min(width, rows), width)
     return blocks * (ins + width + transforms) + rows
@@ -65,33 +71,124 @@ def orders(blocks: int, width: int, seed: int, device: torch.device | str) -> Te
     return order.view(-1)
 
 
-def mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
-    """``H G Π H B x`` of every copy, with orthonormal H.
+def multiply(
+    x: Tensor, scale: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, gain: float, bias: Tensor | None = None
+) -> Tensor:
+    """``gain · S H G Π H B x``, the sum over copies, with orthonormal H.
 
     Args:
         x: shape (…, ins).
+        scale: S, shape (copies, rows).
         gauss: G, shape (copies · blocks, d).
         signs: B, shape (copies · blocks, ins).
         order: Π of each block; see :func:`orders`.
+        gain: a number.
+        bias: is added; shape (rows,).
+
+    Returns:
+        shape (…, rows). On a CPU one loop makes it, and is differentiable once; for the backward pass it keeps nothing
+        but what it is given.
+    """
+    given = (x, scale, gauss, signs) if bias is None else (x, scale, gauss, signs, bias)
+    if gauss.shape[1] < COMPILED_FROM or x.shape[-1] != signs.shape[1] or not compiled.reads(*given):
+        y = (mix(x, gauss, signs, order, scale.shape[1]) * (scale * gain)).sum(-2)
+        return y if bias is None else y + bias.to(y.dtype)
+    if not torch.is_grad_enabled():
+        return _multiplied(x, scale, gauss, signs, order, gain, bias)
+    made: Tensor = _Multiply.apply(x, scale, gauss, signs, order, gain, bias)
+    return made
+
+
+def mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
+    """What S scales, of every copy: ``H G Π H B x``, as operations of torch.
+
+    Args:
+        x: shape (…, ins).
+        gauss: G.
+        signs: B.
+        order: Π.
         rows: how many outputs a copy gives.
 
     Returns:
         shape (…, copies, rows).
     """
-    run = partial(_mix, gauss=gauss, signs=signs, order=order, rows=rows)
-    y = in_cache(run, x.reshape(-1, x.shape[-1]), gauss.numel())
-    return y.view(*x.shape[:-1], *y.shape[1:])
-
-
-def _mix(x: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:
-    """:func:`mix` of the rows of a matrix, all at once."""
-    (count, ins), width = signs.shape, gauss.shape[1]
-    mixed = transform((x.unsqueeze(1) * signs).reshape(-1, ins), width)
-    mixed = mixed.view(len(x), count * width).index_select(1, order).view(len(x), count, width) * gauss
-    made = transform(mixed.view(-1, width), width, min(width, rows))
+    count, width = gauss.shape
     blocks = -(-rows // width)
-    made = made.reshape(len(x), count // blocks, blocks * made.shape[1])
-    return made if made.shape[2] == rows else made[..., :rows]
+    mixed = hadamard(x.unsqueeze(-2) * signs, width)
+    mixed = mixed.flatten(-2).index_select(-1, order).unflatten(-1, (count, width)) * gauss
+    made = hadamard(mixed, width, min(width, rows))
+    return made.unflatten(-2, (count // blocks, blocks)).flatten(-2)[..., :rows]
+
+
+def _multiplied(
+    x: Tensor, scale: Tensor, gauss: Tensor, signs: Tensor, order: Tensor, gain: float, bias: Tensor | None
+) -> Tensor:
+    (copies, rows), (count, width), ins = scale.shape, gauss.shape, signs.shape[1]
+    y = torch.empty(*x.shape[:-1], rows, dtype=x.dtype)
+    added = torch.zeros(rows, dtype=x.dtype) if bias is None else bias
+    tensors = [each.contiguous() for each in (y, x, scale, gauss, signs, order, added)]
+    addresses = tuple([each.data_ptr() for each in tensors])
+    loop, factor, batch = _loop(), _real(gain / width, x.dtype), x.numel() // ins
+
+    def work(_: int, part: slice) -> None:
+        loop(addresses, part.start, part.stop, (rows, ins, copies, count, width), factor)
+
+    in_parts(work, batch, parts(batch * gauss.numel(), x.device))
+    return y
+
+
+# The product of one vector waits longer for Python than for numbers: an import takes a tenth of it.
+
+
+@cache
+def _loop() -> Callable[..., None]:
+    from compressnet.maths.compiled.hadamard import fastfood
+
+    return fastfood
+
+
+@lru_cache(maxsize=256)
+def _real(value: float, dtype: torch.dtype) -> np.floating[Any]:
+    return np.float32(value) if dtype is torch.float32 else np.float64(value)
+
+
+class _Multiply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *given: Any) -> Tensor:
+        *tensors, ctx.gain, bias = given
+        ctx.biased = bias is not None
+        ctx.save_for_backward(*tensors)
+        return _multiplied(*given)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        from compressnet.maths.compiled.hadamard import fastfood_backward
+
+        x, scale, gauss, signs, order = ctx.saved_tensors
+        above, vectors = _rows(upstream), _rows(x)
+        threads = parts(len(vectors) * gauss.numel(), x.device)
+        to_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+        sums = [each.new_zeros(threads, *each.shape) for each in (scale, gauss, signs)]
+        below, of_threads = _rows(to_x), [each.numpy() for each in sums]
+        numbers = _numbers(scale, gauss, signs, order)
+
+        def work(thread: int, part: slice) -> None:
+            gradients = (below[part], *(each[thread] for each in of_threads))
+            fastfood_backward(gradients, above[part], (vectors[part], *numbers), ctx.gain / gauss.shape[1])
+
+        in_parts(work, len(vectors), threads)
+        to_bias = upstream.reshape(-1, scale.shape[1]).sum(0) if ctx.biased else None
+        return to_x, *(each.sum(0) for each in sums), None, None, to_bias
+
+
+def _rows(x: Tensor) -> NDArray[Any]:
+    """The vectors of the last dimension, as loops read them."""
+    return x.detach().reshape(-1, x.shape[-1]).contiguous().numpy()
+
+
+def _numbers(*tensors: Tensor) -> list[NDArray[Any]]:
+    return [each.detach().contiguous().numpy() for each in tensors]
 
 
 def dense(gauss: Tensor, signs: Tensor, order: Tensor, rows: int) -> Tensor:

@@ -21,7 +21,9 @@ _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 def parts(numel: int, device: torch.device) -> int:
     """How many threads share so many positions: as many as torch takes, fewer of few positions, one on a GPU."""
-    return max(1, min(torch.get_num_threads(), numel // LEAST)) if device.type == "cpu" else 1
+    if numel < 2 * LEAST or device.type != "cpu":
+        return 1
+    return min(torch.get_num_threads(), numel // LEAST)
 
 
 def in_parts(work: Callable[[int, slice], object], numel: int, count: int, unit: int = 1) -> None:
@@ -35,11 +37,12 @@ def in_parts(work: Callable[[int, slice], object], numel: int, count: int, unit:
         count: parts.
         unit: positions that no two parts share out between them; ``numel`` is a multiple.
     """
+    if count == 1:
+        work(0, slice(0, numel))
+        return
     edges = [numel // unit * part // count * unit for part in range(count + 1)]
     cut = [slice(first, end) for first, end in pairwise(edges)]
-    if count == 1:
-        work(0, cut[0])
-    elif openmp := _openmp():
+    if openmp := _openmp():
         _in_region(openmp, work, cut)
     else:
         waiting = [_pool(os.getpid(), count).submit(work, number, cut[number]) for number in range(1, count)]

@@ -54,7 +54,7 @@ class DeepFriedWeight(FittedWeight):
         V = 1 / (σ √d) · S H G Π H B        (H with entries ±1)
 
     As H H = d · I, every row of a fresh draw has the norm and every entry the variance of a Gaussian matrix, while
-    3 d numbers hold d² and a product costs O(d log d) in principle, about d^(4/3) as executed by small dense factors.
+    3 d numbers hold d² and a product costs O(d log d) by compiled loops, about d^(4/3) by small dense factors.
 
     Inputs are padded to d = 2^p by zeros, blocks are stacked until they give ``out`` rows; S is held only for rows, and
     B only for columns, that are used. Of C copies the weight is the sum, divided by √C.
@@ -84,7 +84,7 @@ class DeepFriedWeight(FittedWeight):
 
     @classmethod
     def macs_per_input(cls, shape: Sequence[int], config: Any) -> int:
-        """Three diagonals and two transforms a block, each a few products of small Hadamard matrices."""
+        """Three diagonals and two transforms a block, counted as products of small Hadamard matrices."""
         return int(config.copies * fastfood.macs(shape[0], torch.Size(shape[1:]).numel()))
 
     def _allocate_(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -125,12 +125,11 @@ class DeepFriedWeight(FittedWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Vᵀ`` for x of shape (…, in·kh·kw), by fast transforms in the forward and the backward pass."""
-        y = self._features(x) * (self.scale * self.gain)
-        return y.squeeze(-2) if len(self.scale) == 1 else y.sum(-2)
+        return self.affine(x, None)
 
-    def _features(self, x: Tensor) -> Tensor:
-        """What S scales, of shape (…, copies, out)."""
-        return fastfood.mix(x, self.gauss, self.signs, self.order, self.shape[0])
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`matmul` and a bias, in one loop where that is compiled."""
+        return fastfood.multiply(x, self.scale, self.gauss, self.signs, self.order, self.gain, bias)
 
     def to_dense(self) -> Tensor:
         """The dense weight, by one transform a row."""
@@ -143,7 +142,7 @@ class DeepFriedWeight(FittedWeight):
         copies, outs = self.scale.shape
         gram, cross = self.scale.new_zeros(outs, copies, copies), self.scale.new_zeros(outs, copies)
         for x, y in zip(inputs.split(32), targets.split(32), strict=True):
-            features = self._features(x) * self.gain
+            features = fastfood.mix(x, self.gauss, self.signs, self.order, outs) * self.gain
             gram += torch.einsum("nco,nko->ock", features, features)
             cross += torch.einsum("nco,no->oc", features, y)
         energy = gram.diagonal(dim1=1, dim2=2)

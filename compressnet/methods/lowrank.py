@@ -23,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.maths import vectors
 from compressnet.product import ProductWeight
 from compressnet.structured import ConvGeometry, MethodConfig
 
@@ -124,8 +125,16 @@ class LowRankWeight(ProductWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two thin products."""
-        thin = F.linear(x if self.parts == 1 else self._split(x), self.right)
-        return F.linear(thin if self.parts == 1 else thin.flatten(-2), self.left.view(self.shape[0], -1))
+        return self.affine(x, None)
+
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`matmul`, with the bias in its second product."""
+        if self.parts == 1:
+            right, left = self.right, self.left
+            if vectors.runs(x, right, left, bias):
+                return vectors.through(x, right, left, bias, parts=1)
+            return F.linear(F.linear(x, right), left, bias)
+        return F.linear(F.linear(self._split(x), self.right).flatten(-2), self.left.view(self.shape[0], -1), bias)
 
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
         """Two convolutions with ``rank`` channels between; with groups, the dense weight is made."""

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.maths import vectors
 from compressnet.maths.cache import in_cache
 from compressnet.product import ProductWeight
 from compressnet.structured import MethodConfig
@@ -100,8 +101,9 @@ class MonarchWeight(ProductWeight):
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         """L as (output l, group j, block k) and R as (group j, block k, input i), padded by zeros."""
-        b = self.blocks
-        return _padded(self.left.T, b).T.view(-1, b, b), _padded(self.right, b).view(b, b, -1)
+        b, missing = self.blocks, -len(self.left) % self.blocks
+        left = F.pad(self.left, (0, 0, 0, missing)) if missing else self.left
+        return left.view(-1, b, b), _padded(self.right, b).view(b, b, -1)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -116,11 +118,18 @@ class MonarchWeight(ProductWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by two batched products."""
-        outs, ins = _matrix(self.shape)
+        return self.affine(x, None)
+
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`matmul` and a bias."""
+        b, outs, ins = self.blocks, len(self.left), self.right.shape[1]
+        if outs % b == ins % b == 0 and vectors.runs(x, self.right, self.left, bias):
+            return vectors.through(x, self.right, self.left, bias, b)
         left, right = self._factors()
         run = partial(_product, left=left, right=right)
-        y = in_cache(run, _padded(x.reshape(-1, ins), self.blocks), self.blocks * max(len(left), right.shape[2]))
-        return y[:, :outs].reshape(*x.shape[:-1], outs)
+        y = in_cache(run, _padded(x.reshape(-1, ins), b), b * max(len(left), right.shape[2]))
+        y = y[:, :outs].reshape(*x.shape[:-1], outs)
+        return y if bias is None else y + bias.to(y.dtype)
 
     def to_dense(self) -> Tensor:
         """The dense weight: every tile's outer product."""
@@ -167,13 +176,13 @@ def _padded(matrix: Tensor, blocks: int) -> Tensor:
 
 
 def _product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """The rows of x through R and L. Between and behind them samples come first, as copying is slow across samples."""
-    rows = x.view(-1, *right.shape[1:])
-    if len(rows) == 1:  # each number is read once: in the order in which it stands
-        return (left * (right * rows).sum(-1)).sum(-1).view(1, -1)
-    mixed = (rows.transpose(0, 1) @ right.permute(1, 2, 0)).transpose(0, 1).contiguous()
-    y = (mixed.permute(2, 0, 1) @ left.permute(1, 2, 0)).transpose(0, 1).contiguous()
-    return y.mT.flatten(1)
+    """The rows of x through R and L. In between samples come last: factors are read as they stand."""
+    blocks, ins = right.shape[1:]
+    if len(x) == 1:  # each number is read once: in the order in which it stands
+        return (left * (right * x.view(blocks, ins)).sum(-1)).sum(-1).view(1, -1)
+    mixed = right.transpose(0, 1) @ x.T.contiguous().view(blocks, ins, len(x))
+    y = left.transpose(0, 1) @ mixed.transpose(0, 1)
+    return y.transpose(0, 1).flatten(0, 1).T.contiguous()
 
 
 def _ridged(gram: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from scipy.linalg import hadamard as scipy_hadamard
 from torch.utils.flop_counter import FlopCounterMode
 
-from compressnet.maths.cache import CACHED
 from compressnet.maths.hadamard import (
+    COMPILED_FROM,
     THREE_FROM,
     factors,
     hadamard,
@@ -65,21 +65,19 @@ def test_the_products_cost_what_the_used_part_of_each_factor_has(
 ) -> None:
     assert macs(n, rows, columns) == expected
     with FlopCounterMode(display=False) as counter:
-        hadamard(torch.ones(3, columns), n, rows)
+        transform(torch.ones(3, columns), n, rows)
     assert counter.get_total_flops() == 3 * 2 * expected
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(4096, 4096), (9, 4096), (4096, 70), (100, 70)])
-@pytest.mark.parametrize("n", [4096, 8192])
-def test_a_vector_alone_is_transformed_as_it_is_in_a_batch(n: int, columns: int, rows: int) -> None:
-    x = torch.randn(2, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(hadamard(x[:1], n, rows), hadamard(x, n, rows)[:1])
-
-
-@pytest.mark.parametrize("vectors", [1, 127, 128, 129, 300])
-def test_vectors_that_do_not_fit_the_cache_together_are_transformed_a_few_at_a_time(vectors: int) -> None:
-    x = torch.randn(vectors, CACHED // 128, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(hadamard(x, CACHED // 128), transform(x, CACHED // 128))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("columns", "rows"), [(1.0, 1.0), (0.002, 1.0), (1.0, 0.01), (0.6, 0.26)])
+@pytest.mark.parametrize("n", [1 << k for k in range(9, 15)])
+def test_the_compiled_loop_gives_what_the_products_give(
+    n: int, columns: float, rows: float, dtype: torch.dtype
+) -> None:
+    assert n >= COMPILED_FROM
+    x = torch.randn(40, round(columns * n), dtype=dtype, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hadamard(x, n, round(rows * n)), transform(x, n, round(rows * n)))
 
 
 @pytest.mark.parametrize("n", POWERS)
@@ -112,10 +110,19 @@ def test_a_transposed_input_is_read_by_its_logical_order() -> None:
     torch.testing.assert_close(hadamard(x.T, 16), x.T @ dense(16))
 
 
-@pytest.mark.parametrize(("n", "columns", "rows"), [(16, 16, 16), (16, 9, 5), (4096, 3, 2)])
-def test_gradients_are_right(n: int, columns: int, rows: int) -> None:
+@pytest.mark.parametrize(("n", "columns", "rows"), [(16, 16, 16), (16, 9, 5), (512, 9, 512), (4096, 3, 2)])
+def test_gradients_are_right_and_so_are_theirs(n: int, columns: int, rows: int) -> None:
     x = torch.randn(2, columns, dtype=torch.float64, requires_grad=True, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda x: hadamard(x, n, rows), x)
+    assert torch.autograd.gradgradcheck(lambda x: hadamard(x, n, rows).sin(), x)
+
+
+@pytest.mark.parametrize("n", [64, 512])
+def test_functions_of_it_are_differentiated_by_torch_func(n: int) -> None:
+    x, upstream = torch.randn(2, 3, n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    y, pull = torch.func.vjp(lambda x: hadamard(x, n), x)
+    torch.testing.assert_close(y, x @ dense(n))
+    torch.testing.assert_close(pull(upstream)[0], upstream @ dense(n))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.06), (torch.float16, 0.01)])

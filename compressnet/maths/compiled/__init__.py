@@ -18,6 +18,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 FROM = 1 << 15
 """Numbers that are worth a call of a compiled loop, and the import of numba, a fifth of a second once."""
 
+_PLAIN = (Tensor, torch.nn.Parameter)
+_TYPES = (torch.float32, torch.float64, torch.int32)
+
 
 @cache
 def installed() -> bool:
@@ -27,25 +30,32 @@ def installed() -> bool:
 
 def reads(*tensors: Tensor) -> bool:
     """Whether loops can read these tensors: of one type that they know, on the CPU, in no program that is traced."""
-    kinds = {(each.device.type, each.dtype) for each in tensors}
-    return (
-        installed()
-        and kinds in ({("cpu", torch.float32)}, {("cpu", torch.float64)}, {("cpu", torch.int32)})
-        and all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    kind = tensors[0].dtype
+    for each in tensors:
+        if each.dtype is not kind or not each.is_cpu or type(each) not in _PLAIN:
+            return False
+    return kind in _TYPES and installed()
 
 
-def loop(function: Function) -> Function:
-    """Compiled for the types that it is called with; it lets go of Python while it runs."""
+def loop(function: Function, any_order: bool = False) -> Function:
+    """Compiled for the types that it is called with; it lets go of Python while it runs.
+
+    Args:
+        any_order: whether sums may be added in any, which lets a sum take all lanes of a vector unit.
+    """
     import numba
 
-    compiled = partial(numba.njit, nogil=True, error_model="numpy")
+    freedom = {"reassoc", "contract", "nsz"} if any_order else False
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", fastmath=freedom)
     try:
         return cast(Function, compiled(cache=True)(function))
     except RuntimeError:  # neither the source's folder nor the user's cache can be written to
         return cast(Function, compiled()(function))
+
+
+summing = partial(loop, any_order=True)
 
 
 def inlined(function: Function) -> Function:
@@ -53,3 +63,26 @@ def inlined(function: Function) -> Function:
     import numba
 
     return cast(Function, numba.njit(inline="always", error_model="numpy")(function))
+
+
+@cache
+def arrays() -> Callable[..., Any]:
+    """A part of loops: ``array(address, shape, like)``, the contiguous numbers there, of the type that ``like`` has.
+
+    An address costs one call of a tensor, an array three, which is what a product of one vector takes.
+    """
+    import numba
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def pointer(typing, address, like):  # type: ignore[no-untyped-def]
+        def code(context, builder, signature, given):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(given[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(like)(address, like), code
+
+    def array(address, shape, like):  # type: ignore[no-untyped-def]
+        return numba.carray(pointer(address, like), shape)
+
+    return inlined(array)
