@@ -8,10 +8,7 @@ compressed: torch and Numba with their machine code, which any process has once,
 """
 
 import argparse
-import ctypes
-import gc
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 import compressnet
 from compressnet.commands import convert  # noqa: F401 - imported before the clock starts
+from tests.benchmarks.speed.memory import resident, warm_up
 
 FRESHNET = {"match": {"type": "conv2d"}, "method": "freshnet", "ratio": 16}
 HASHED = {"method": "hashednet", "ratio": 8}
@@ -39,20 +36,6 @@ import sys, torch
 from torchvision.models import get_model
 torch.save(get_model(sys.argv[1]).state_dict(), sys.argv[2])
 """
-
-
-def resident_nbytes() -> int:
-    """Of this process now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def warm_up() -> None:
-    """Imports, compiled loops and threads; what this takes besides is given back."""
-    small = nn.ModuleList([nn.Conv2d(256, 256, 3), nn.Linear(1024, 1024)])
-    compressnet.compress(small, {"layers": [FRESHNET, HASHED | {"match": "1"}]})
-    del small
-    gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 def main(case: str, images: int) -> dict[str, float]:
@@ -71,10 +54,10 @@ def main(case: str, images: int) -> dict[str, float]:
             recipe |= {"data": data, "calibration": {"images": images}}
         account = compressnet.convert(recipe, dry_run=True)
         warm_up()
-        before, start, began = resident_nbytes(), time.perf_counter(), time.process_time()
+        before, start, began = resident("VmRSS"), time.perf_counter(), time.process_time()
         compressnet.convert(recipe, Path(folder) / "a.safetensors")
         seconds, processor = time.perf_counter() - start, time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident("VmHWM")
     largest = sorted(4 * row.dense_numel for row in account.rows)[-2:]
     allowed = 4 * account.dense_numel + sum(largest)
     return {"seconds": seconds, "processor": processor, "above": peak - before, "allowed": allowed}

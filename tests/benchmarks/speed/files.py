@@ -18,7 +18,8 @@ from compressnet.maths.indices import signed_indices
 from compressnet.methods import BY_NAME
 from tests.benchmarks.speed.conversion import CASES, FRESHNET
 from tests.benchmarks.speed.growth import MILLION
-from tests.benchmarks.speed.measure import IN_USE, Row, Thunk, cost, interleaved, limit
+from tests.benchmarks.speed.measure import Row, Thunk, cost, interleaved, limit
+from tests.benchmarks.speed.memory import IN_USE
 
 SIZES = (1, 4, 16, 64, 140)
 SECONDS = {"resnet50": 10, "vit_b_16": 30, "vgg16": 30, "vgg16 fitted": 30}

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Thunk = Callable[[], object]
-IN_USE = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-"""Environment of a process whose peak memory is of what is in use: glibc gives back at once what is freed."""
 
 
 @dataclass(frozen=True)

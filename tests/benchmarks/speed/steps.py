@@ -21,7 +21,9 @@ import compressnet
 from compressnet.hashed import HashedWeight
 from compressnet.layers import CompressedLinear
 from compressnet.methods.hashednet import HashedNetConfig, HashedNetWeight
-from tests.benchmarks.speed.measure import IN_USE, Row, cost, interleaved, limit
+from tests.benchmarks.speed import memory
+from tests.benchmarks.speed.measure import Row, cost, interleaved, limit
+from tests.benchmarks.speed.memory import IN_USE, resident, warm_up
 
 RATIO = 16
 WAYS = ("dense", "kept", "recompute")
@@ -102,12 +104,14 @@ def measure_recompute_time() -> Iterator[Row]:
 
 
 def measure_step_memory() -> Iterator[Row]:
-    """Peak memory of a training step above the dense step's, in dense weights."""
+    """Peak memory of a training step above the dense step's, in dense weights; Numba apart."""
     for case in CASES:
         peaks = {way: peak_of(case, way) / (4 * case.weights) for way in WAYS}
         for way, most in (("kept", 1.0), ("recompute", 0.1 + case.largest / case.weights)):
             note = f"{peaks[way]:.2f} in all, dense {peaks['dense']:.2f}"
             yield limit(f"{case.what}, {way}", peaks[way] - peaks["dense"], most, unit="", note=note)
+    numba = int(subprocess.run([sys.executable, "-m", memory.__name__], check=True, capture_output=True).stdout)
+    yield limit("Numba and compiled loops, once a process", numba / 1e6, None, unit="MB")
 
 
 def peak_of(case: Case, way: str) -> int:
@@ -118,13 +122,8 @@ def peak_of(case: Case, way: str) -> int:
     return int(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
-def resident(key: str) -> int:
-    """Bytes of this process's memory: ``VmRSS``, now, or ``VmHWM``, the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
-
-
 if __name__ == "__main__":
+    warm_up()
     chosen, before = CASES[int(sys.argv[1])], resident("VmRSS")
     run = chosen.step(sys.argv[2])
     run()
