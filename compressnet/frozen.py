@@ -55,7 +55,8 @@ class Freezable(nn.Module):
 
     def _versions(self) -> list[tuple[int, int]]:
         """Where the parameters lie, and how often each was changed; inference tensors do not count that."""
-        return [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in self.parameters(recurse=False)]
+        own = [parameter for parameter in self._parameters.values() if parameter is not None]
+        return [(p.data_ptr(), -1 if p.is_inference() else p._version) for p in own]
 
     def train(self, mode: bool = True) -> Self:
         """Training never uses a kept weight."""

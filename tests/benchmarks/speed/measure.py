@@ -75,17 +75,19 @@ def interleaved(
 ) -> dict[str, Times]:
     """Competitors take turns, repetition by repetition, so that a noisy machine disturbs all of them alike.
 
-    There are at least so many repetitions, and more for so many seconds; one round before them warms up. A repetition
-    is of so many calls, and ends when a device has done them, which ``synchronise`` waits for.
+    Who begins changes from round to round: caches and clocks remember who was before. There are at least so many
+    repetitions, and more for so many seconds; one round before them warms up. A repetition is of so many calls, and
+    ends when a device has done them, which ``synchronise`` waits for.
     """
-    times: dict[str, list[float]] = {name: [] for name in competitors}
+    names, times = list(competitors), {name: list[float]() for name in competitors}
     begin, rounds = time.perf_counter(), 0
     while rounds <= repetitions or time.perf_counter() - begin < seconds:
-        for name, run in competitors.items():
+        for turn in range(len(names)):
+            name = names[(rounds + turn) % len(names)]
             synchronise()
             start = time.perf_counter()
             for _ in range(calls):
-                run()
+                competitors[name]()
             synchronise()
             if rounds:
                 times[name].append((time.perf_counter() - start) / calls)
