@@ -23,7 +23,7 @@ def in_cache(run: Callable[[Tensor], Tensor], x: Tensor, width: int) -> Tensor:
     rows = max(1, CACHED // width)
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return run(x)
-    threads = 1 if torch.is_grad_enabled() else min(len(x), parts(len(x) * width, x.device))
+    threads = 1 if torch.is_grad_enabled() else max(1, min(len(x), parts(len(x) * width, x.device)))
     if threads == 1:
         return torch.cat([run(part) for part in x.split(rows)]) if len(x) > rows else run(x)
     made: list[list[Tensor]] = [[] for _ in range(threads)]

@@ -7,7 +7,7 @@ from compressnet.maths.cache import in_cache
 
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize(("rows", "width"), [(1, 1 << 20), (2, 1 << 19), (100, 1 << 14), (7, 3)])
+@pytest.mark.parametrize(("rows", "width"), [(0, 9), (1, 1 << 20), (2, 1 << 19), (100, 1 << 14), (7, 3)])
 def test_rows_pass_through_a_chain_as_they_do_together(
     rows: int, width: int, threads: int, gradients: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
