@@ -179,7 +179,7 @@ class _Multiply(torch.autograd.Function):
 
         in_parts(work, len(vectors), threads)
         to_bias = upstream.reshape(-1, scale.shape[1]).sum(0) if ctx.biased else None
-        return to_x, *(each.sum(0) for each in sums), None, None, to_bias
+        return to_x, *(each.sum(0) if threads > 1 else each[0] for each in sums), None, None, to_bias
 
 
 def _rows(x: Tensor) -> NDArray[Any]:
