@@ -73,6 +73,13 @@ class MixedWeight:
             return self._mixed(F.linear(x, self.start.flatten(1)), self.weight.matmul(x))
         return F.linear(x, self.dense().flatten(1))
 
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """``x Wᵀ`` and a bias."""
+        if not self.weight.training:
+            return self.weight.affine(x, bias)
+        y = self.matmul(x)
+        return y if bias is None else y + bias.to(y.dtype)
+
     def conv2d(self, x: Tensor, geometry: ConvGeometry) -> Tensor:
         """The convolution of x with W."""
         if not self.weight.training:
