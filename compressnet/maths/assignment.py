@@ -62,7 +62,7 @@ class Assignment:
 
 def _interleave(indices: Tensor, made: Tensor, cells: list[int], first: int) -> None:
     """Those of a band take their columns."""
-    if made.numel() < compiled.FROM or not compiled.reads(made):
+    if not compiled.takes(made.numel(), made):
         for cell, column in zip(cells, made.unbind(1), strict=True):
             torch.add(column, 2 * first, out=indices[:, cell])  # far faster than by a mask of columns
         return

@@ -47,13 +47,12 @@ def signed_mean(dense: Tensor, indices: Tensor, buckets: int) -> Tensor:
 
 def reads(indices: Tensor, buckets: int) -> Tensor:
     """How many positions read each value: integers of shape (K,)."""
-    if len(indices) < compiled.FROM or not compiled.reads(indices):
+    if not compiled.takes(len(indices), indices):
         return torch.bincount(indices >> 1, minlength=buckets)
     from compressnet.maths.compiled.sharing import count
 
-    places, threads = indices.numpy(), min(parts(len(indices), indices.device), max(1, len(indices) // (2 * buckets)))
-    counts = torch.zeros(threads, buckets, dtype=torch.int32)
-    tables = counts.numpy()
+    counts = _tables(indices, buckets, len(indices))
+    places, tables, threads = indices.numpy(), counts.numpy(), len(counts)
     in_parts(lambda number, part: count(tables[number], places[part]), len(indices), threads)
     return counts.sum(0, dtype=counts.dtype)
 
@@ -64,11 +63,11 @@ class Reader:
     Args:
         values: shape (K,).
         numel: positions in all.
-        cosine: whether they are coefficients of the 3×3 kernels that are wanted; only where :func:`fuses` says so.
+        cosine: whether they are coefficients of the 3×3 kernels that are wanted; only where ``compiled.takes`` it.
     """
 
     def __init__(self, values: Tensor, numel: int, cosine: bool = False) -> None:
-        self.cosine, self.compiled = cosine, fuses(values, numel)
+        self.cosine, self.compiled = cosine, compiled.takes(numel, values)
         self.table = values.detach() if self.compiled else signed(values)
 
     def gather_(self, out: Tensor, indices: Tensor) -> None:
@@ -95,13 +94,13 @@ class Sums:
         like: gives type and device.
         count: K.
         numel: positions in all; all tables together have at most half as many numbers, or there is one.
-        cosine: whether 3×3 kernels are given, whose coefficients are summed; only where :func:`fuses` says so.
+        cosine: whether 3×3 kernels are given, whose coefficients are summed; only where ``compiled.takes`` it.
     """
 
     def __init__(self, like: Tensor, count: int, numel: int, cosine: bool = False) -> None:
-        self.cosine, self.compiled = cosine, fuses(like, numel)
+        self.cosine, self.compiled = cosine, compiled.takes(numel, like)
         width = count if self.compiled else 2 * count
-        self.tables = like.new_zeros(max(1, min(parts(numel, like.device), numel // (2 * width))), width)
+        self.tables = _tables(like, width, numel)
 
     def add_(self, indices: Tensor, dense: Tensor) -> None:
         """Add what some positions, of shape (n,), hold to the values that they read."""
@@ -126,6 +125,6 @@ class Sums:
         return sums if self.compiled else sums[::2] - sums[1::2]
 
 
-def fuses(values: Tensor, numel: int) -> bool:
-    """Whether kernels are made of the values that they read, and their gradients summed, in one loop."""
-    return numel >= compiled.FROM and compiled.reads(values)
+def _tables(like: Tensor, width: int, numel: int) -> Tensor:
+    """A table of zeros for each thread, or one where all together would have over half as many numbers as positions."""
+    return like.new_zeros(max(1, min(parts(numel, like.device), numel // (2 * width))), width)

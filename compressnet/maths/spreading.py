@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from compressnet.maths import cuda
+from compressnet.maths import compiled, cuda
 from compressnet.maths.assignment import Assignment
-from compressnet.maths.compiled import FROM
 from compressnet.maths.dct import kernel, kernels
 from compressnet.maths.indices import ALL
-from compressnet.maths.sharing import Reader, Sums, expand, fuses
+from compressnet.maths.sharing import Reader, Sums, expand
 
 Indices = Tensor | Assignment
 NUMBERS = 1 << 22
@@ -38,7 +37,7 @@ def read(indices: Indices, device: torch.device, part: slice = ALL) -> Tensor:
 def by_parts(values: Tensor, numel: int) -> bool:
     """Whether that is better for a weight of so many numbers: large, on the CPU, in no program that is traced."""
     plain = type(values) in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
-    return plain and values.device.type == "cpu" and numel >= FROM
+    return plain and values.device.type == "cpu" and numel >= compiled.FROM
 
 
 def spread(values: Tensor, indices: Indices) -> Tensor:
@@ -70,9 +69,7 @@ def spread_kernels(values: Tensor, indices: Indices, transform: Tensor, shape: t
         shape ``shape``, differentiable in ``values``.
     """
     indices, numel = _in_order(indices, values.device), shape.numel()
-    if _by_kernels(indices, values.device) or (
-        kernel(shape) == (3, 3) and by_parts(values, numel) and fuses(values, numel)
-    ):
+    if _by_kernels(indices, values.device) or (kernel(shape) == (3, 3) and compiled.takes(numel, values)):
         return _Spread.apply(values, indices, transform).view(shape)
     return kernels(spread(values, indices), transform, shape)
 

@@ -39,6 +39,11 @@ def reads(*tensors: Tensor) -> bool:
     return kind in _TYPES and installed()
 
 
+def takes(numel: int, *tensors: Tensor) -> bool:
+    """Whether loops are to do work on so many numbers: they are worth it, and loops can read the tensors."""
+    return numel >= FROM and reads(*tensors)
+
+
 def loop(function: Function, any_order: bool = False) -> Function:
     """Compiled for the types that it is called with; it lets go of Python while it runs.
 
