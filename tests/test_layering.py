@@ -37,6 +37,7 @@ BEHIND = {
     "rich": {"cli/display"},
     "constriction": {"coding/entropy.py"},
     "numba": {"maths/compiled"},
+    "llvmlite": {"maths/compiled"},
     "triton": {"maths/cuda"},
     "typer": {"cli"},
     "torchvision": {"zoo", "data"},

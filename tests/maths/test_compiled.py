@@ -90,3 +90,31 @@ def test_a_loop_is_compiled_where_its_code_cannot_be_kept(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(numba, "njit", refusing)
     assert compiled.loop(lambda x: x + 1)(1) == 2
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_lanes_add_multiply_and_change_places_as_arrays_do(real: type) -> None:
+    from compressnet.maths.compiled.lanes import load, store, total, transpose
+
+    @compiled.loop
+    def compute(out, x, factor):  # type: ignore[no-untyped-def]
+        a, b = load(x, 1), load(x, 32)
+        store(out, 3, (a + b * factor) * b - factor * a)
+        return total(a)
+
+    @compiled.loop
+    def turn(out, x):  # type: ignore[no-untyped-def]
+        transpose(out, 0, 16, x, 4, 20)
+
+    x, out, square = (
+        np.random.default_rng(0).random((16, 20)).astype(real),
+        np.zeros(20, real),
+        np.zeros((16, 16), real),
+    )
+    flat, factor = x.ravel(), real(0.3)
+    assert compute(out, x, factor) == pytest.approx(flat[1:17].sum(), rel=1e-5)
+    a, b = flat[1:17], flat[32:48]
+    np.testing.assert_allclose(out[3:19], (a + b * factor) * b - factor * a, rtol=1e-5, atol=1e-6)
+    assert np.count_nonzero(out) == 16
+    turn(square, x)
+    assert (square == x[:, 4:].T).all()
