@@ -158,14 +158,42 @@ def tables(width: int, dtype: torch.dtype, alone: bool) -> tuple[Any, ...]:
 
     Returns:
         addresses of frequencies, shape (n,) of n = width / 2 complex numbers; by what frequencies turn between the
-        transforms, shape (n / 2 + 1, 4), flat; twiddles for n, n / 16 and 16 numbers; and phases of columns.
+        transforms, shape (n / 2 + 1, 4), flat; twiddles for n, n / 16 and 16 numbers; phases of columns; and the same
+        by rows of sixteen: see :func:`_by_rows`.
     """
     n, real = width // 2, torch.empty(0, dtype=dtype).numpy().dtype
-    k = np.arange(n // 2 + 1)
-    turns = np.concatenate((fourier.turns(k / (4 * width)), fourier.turns(k / (4 * width) + k / width)), -1)
     addresses = fourier.addresses_alone(n) if alone else fourier.addresses(n)
     twiddles = tuple([fourier.twiddles(size).astype(real) for size in (n, n // LANES, LANES)])
-    return addresses.astype(np.int32), turns.astype(real).ravel(), twiddles, fourier.phases(n).astype(real).ravel()
+    return (
+        addresses.astype(np.int32),
+        _turns(np.arange(n // 2 + 1), width).astype(real).ravel(),
+        twiddles,
+        fourier.phases(n).astype(real).ravel(),
+        _by_rows(n, real),
+    )
+
+
+def _turns(k: NDArray[Any], width: int) -> NDArray[np.float64]:
+    """Of frequencies: what the order of a filter's numbers shifts them by, and that and what odd numbers are late."""
+    return np.concatenate((fourier.turns(k / (4 * width)), fourier.turns(k / (4 * width) + k / width)), -1)
+
+
+def _by_rows(n: int, real: Any) -> tuple[NDArray[Any], ...]:
+    """Where a vector alone has frequencies.
+
+    Returns:
+        which row has the frequencies n − k of those k of a row, from its end, or 0 where none has; frequencies by rows;
+        their turns, each component of a row by itself; and the frequencies that go pair by pair, up to n / 2.
+    """
+    k, addresses = np.arange(n), fourier.addresses_alone(n)
+    rows, lanes = addresses // (2 * LANES), addresses % (2 * LANES)
+    frequencies, others = np.empty((n // LANES, LANES), np.int32), np.empty(n // LANES, np.int32)
+    frequencies[rows, lanes] = k
+    others[rows] = rows[(n - k) % n]
+    alone = np.any(frequencies[others, ::-1] != n - frequencies, axis=1)
+    others[alone] = 0
+    turns = _turns(frequencies, 2 * n).transpose(0, 2, 1)
+    return others, frequencies.ravel(), turns.astype(real).ravel(), k[alone[rows] & (k <= n // 2)]
 
 
 @cache

@@ -39,6 +39,18 @@ class Value:
     def __neg__(self) -> "Value":
         return self.like(self.builder.fneg(self.made))
 
+    def backwards(self) -> "Value":
+        """A vector from its end."""
+        order = ir.Constant(ir.VectorType(ir.IntType(32), LANES), list(reversed(range(LANES))))
+        return self.like(self.builder.shuffle_vector(self.made, self.made, order))
+
+    def every_other(self, behind: "Value") -> "tuple[Value, Value]":
+        """The numbers of two vectors at even places, and those at odd ones."""
+        kind = ir.VectorType(ir.IntType(32), LANES)
+        masks = [ir.Constant(kind, list(range(first, 2 * LANES, 2))) for first in (0, 1)]
+        even, odd = [self.like(self.builder.shuffle_vector(self.made, behind.made, mask)) for mask in masks]
+        return even, odd
+
     def total(self) -> "Value":
         """The sum of a vector; a number as it is."""
         return self.like(summed(self.builder, self.made)) if isinstance(self.made.type, ir.VectorType) else self
