@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.maths import vectors
+from compressnet.maths import monarch, vectors
 from compressnet.maths.cache import in_cache
 from compressnet.product import ProductWeight
 from compressnet.structured import MethodConfig
@@ -125,9 +125,11 @@ class MonarchWeight(ProductWeight):
         b, outs, ins = self.blocks, len(self.left), self.right.shape[1]
         if outs % b == ins % b == 0 and vectors.runs(x, self.right, self.left, bias):
             return vectors.through(x, self.right, self.left, bias, b)
-        left, right = self._factors()
-        run = partial(_product, left=left, right=right)
-        y = in_cache(run, _padded(x.reshape(-1, ins), b), b * max(len(left), right.shape[2]))
+        (left, right), rows = self._factors(), _padded(x.reshape(-1, ins), b)
+        if monarch.runs(rows, right, left, bias):
+            y = monarch.through(rows, right, left, None if bias is None else _padded(bias, b))
+            return y[:, :outs].reshape(*x.shape[:-1], outs)
+        y = in_cache(partial(_product, left=left, right=right), rows, b * max(len(left), right.shape[2]))
         y = y[:, :outs].reshape(*x.shape[:-1], outs)
         return y if bias is None else y + bias.to(y.dtype)
 
@@ -169,10 +171,10 @@ class MonarchWeight(ProductWeight):
         return self
 
 
-def _padded(matrix: Tensor, blocks: int) -> Tensor:
-    """As many columns more, of zeros, as equal blocks need."""
-    missing = -matrix.shape[1] % blocks
-    return F.pad(matrix, (0, missing)) if missing else matrix
+def _padded(rows: Tensor, blocks: int) -> Tensor:
+    """As many numbers more, zeros, as equal blocks need."""
+    missing = -rows.shape[-1] % blocks
+    return F.pad(rows, (0, missing)) if missing else rows
 
 
 def _product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
