@@ -1,18 +1,18 @@
-"""Vectors through the two factors of a Monarch matrix, by compiled loops.
+"""Vectors through the two factors of a Monarch matrix.
 
 y[s, o, j] = Σ_k left[o, j, k] · Σ_i right[j, k, i] · x[s, k, i] + bias[o, j]
 """
 
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from compressnet.maths import compiled
+from compressnet.maths.cache import in_cache
 from compressnet.maths.parallel import in_parts, parts
 
 _LANES = 16
@@ -20,14 +20,8 @@ _ROOM = 1 << 20  # numbers between the factors that are made at a time
 _LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
-def runs(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> bool:
-    """Whether compiled loops take x through the factors: registers have to be filled, by j and by i."""
-    given = (x, right, left) if bias is None else (x, right, left, bias)
-    return min(right.shape) >= _LANES and compiled.takes(right.numel() + left.numel(), *given)
-
-
-def through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Each vector of a batch through both factors.
+def multiply(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Each vector of a batch through both factors, by compiled loops where they can, and else by products of torch.
 
     Args:
         x: shape (batch, b · ins).
@@ -36,12 +30,57 @@ def through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None = None) 
         bias: is added; shape (outs · b,).
 
     Returns:
-        shape (batch, outs · b). It is differentiable once, and keeps nothing but what it is given for that.
+        shape (batch, outs · b), any number of times differentiable. For the backward pass, loops keep nothing but what
+        they are given.
     """
+    if not runs(x, right, left, bias):
+        y = in_cache(partial(product, right=right, left=left), x, len(right) * max(len(left), right.shape[2]))
+        return y if bias is None else y + bias.to(y.dtype)
     if not torch.is_grad_enabled():
         return _through(x, right, left, bias)
-    y: Tensor = _Through.apply(x, right, left, bias)
-    return y
+    made: Tensor = _Through.apply(x, right, left, bias)
+    return made
+
+
+def runs(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> bool:
+    """Whether loops take x through the factors: j and i fill registers, and derivatives are of the backward pass."""
+    given = (x, right, left) if bias is None else (x, right, left, bias)
+    return (
+        min(right.shape) >= _LANES
+        and compiled.takes(right.numel() + left.numel(), *given)
+        and not compiled.transformed()
+    )
+
+
+def product(x: Tensor, right: Tensor, left: Tensor) -> Tensor:
+    """By operations of torch. In between samples come last: factors are read as they stand."""
+    blocks, ins = right.shape[1:]
+    if len(x) == 1:  # each number is read once: in the order in which it stands
+        return (left * (right * x.view(blocks, ins)).sum(-1)).sum(-1).view(1, -1)
+    mixed = right.transpose(0, 1) @ x.T.contiguous().view(blocks, ins, len(x))
+    y = left.transpose(0, 1) @ mixed.transpose(0, 1)
+    return y.transpose(0, 1).flatten(0, 1).T.contiguous()
+
+
+class _Through(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, right, left)
+        return _through(x, right, left, bias)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        *wanted, biased = ctx.needs_input_grad
+        make = _differentiable if torch.is_grad_enabled() else _gradients
+        made = make(upstream, ctx.saved_tensors, wanted) if any(wanted) else (None, None, None)
+        return *made, upstream.sum(0) if biased else None
+
+
+def _differentiable(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bool]) -> tuple[Tensor | None, ...]:
+    """Gradients of which derivatives are wanted: torch's."""
+    of = [each for each, want in zip(given, wanted, strict=True) if want]
+    made = iter(torch.autograd.grad(product(*given), of, upstream, create_graph=True))
+    return tuple([next(made) if want else None for want in wanted])
 
 
 def _through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
@@ -63,27 +102,12 @@ def _through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Ten
     return y
 
 
-class _Through(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, right, left)
-        return _through(x, right, left, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *wanted, biased = ctx.needs_input_grad
-        made = _gradients(upstream.contiguous(), *ctx.saved_tensors, *wanted) if any(wanted) else (None, None, None)
-        return *made, upstream.sum(0) if biased else None
-
-
-def _gradients(
-    upstream: Tensor, x: Tensor, right: Tensor, left: Tensor, of_x: bool, of_right: bool, of_left: bool
-) -> tuple[Tensor | None, ...]:
-    """Of x, right and left, those that are wanted: each thread makes what belongs to some k."""
+def _gradients(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bool]) -> tuple[Tensor | None, ...]:
+    """Those of x, right and left that are wanted: each thread makes what belongs to some k."""
+    (x, right, left), (of_x, of_right, of_left) = given, wanted
     batch, b, like = len(x), len(right), _LIKE[x.dtype]
     rights, lefts = _turned(right, left)
-    x, right = x.contiguous(), right.contiguous()
+    x, right, upstream = x.contiguous(), right.contiguous(), upstream.contiguous()
     to_x = torch.empty_like(x) if of_x else None
     sums = [torch.zeros_like(rights) if of_right else None, torch.zeros_like(lefts) if of_left else None]
     threads = min(_threads(batch, right, left), b // 4)
@@ -91,10 +115,10 @@ def _gradients(
     chunk = _chunk(batch, b, sizes)
     middle = -(-b // _LANES) * chunk * sizes[3]
     rooms = x.new_empty(threads, middle + _loops().NEAR * sizes[4])
-    given, gradients = _addresses(rights, lefts, x, upstream, right), _addresses(to_x, *sums)
+    numbers, gradients = _addresses(rights, lefts, x, upstream, right), _addresses(to_x, *sums)
 
     def work(thread: int, part: slice) -> None:
-        addresses = (*given, *_addresses(rooms[thread], rooms[thread, middle:]), *gradients)
+        addresses = (*numbers, *_addresses(rooms[thread], rooms[thread, middle:]), *gradients)
         _loops().backward(addresses, part.start, part.stop, batch, chunk, sizes, like)
 
     in_parts(work, b, threads)

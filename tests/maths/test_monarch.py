@@ -7,9 +7,18 @@ import torch
 from torch import Tensor
 
 from compressnet.maths import monarch
-from compressnet.methods.monarch import MonarchConfig, MonarchWeight, _product
+from compressnet.methods.monarch import MonarchConfig, MonarchWeight
 
-SIZES = [(64, 64, 64), (128, 196, 32), (48, 16, 64), (32, 24, 96), (37, 40, 29), (17, 33, 2), (16, 17, 1)]
+SIZES = [
+    (64, 64, 64),
+    (128, 196, 32),
+    (48, 16, 64),
+    (32, 24, 96),
+    (37, 40, 29),
+    (17, 101, 21),
+    (16, 17, 118),
+    (101, 16, 1),
+]
 """b, inputs of a block, outputs of a j."""
 
 
@@ -36,10 +45,11 @@ def test_the_loops_give_what_products_of_torch_give_and_their_gradients(
     b: int, ins: int, outs: int, batch: int
 ) -> None:
     x, right, left, bias, upstream = drawn(b, ins, outs, batch)
-    wanted, got = _product(x, left, right) + bias, monarch.through(x, right, left, bias)
+    assert monarch.runs(x, right, left, bias)
+    wanted, got = monarch.product(x, right, left) + bias, monarch.multiply(x, right, left, bias)
     torch.testing.assert_close(got, wanted)
     with torch.no_grad():
-        assert torch.equal(monarch.through(x, right, left, bias), got)
+        assert torch.equal(monarch.multiply(x, right, left, bias), got)
     parameters = (x, right, left, bias)
     for ours, theirs in zip(*(torch.autograd.grad(y, parameters, upstream) for y in (got, wanted)), strict=True):
         torch.testing.assert_close(ours, theirs)
@@ -49,28 +59,30 @@ def test_the_loops_give_what_products_of_torch_give_and_their_gradients(
 def test_single_precision_is_as_exact_as_that_of_torch(b: int, ins: int, outs: int) -> None:
     *given, upstream = drawn(b, ins, outs, 70)
     x, right, left, bias = (each.detach().float().requires_grad_() for each in given)
-    wanted = _product(given[0], given[2], given[1]) + given[3]
-    got = monarch.through(x, right, left, bias)
+    wanted = monarch.product(*given[:3]) + given[3]
+    got = monarch.multiply(x, right, left, bias)
     gradients = torch.autograd.grad(got, (x, right, left, bias), upstream.float())
     for ours, theirs in zip((got, *gradients), (wanted, *torch.autograd.grad(wanted, given, upstream)), strict=True):
         assert (ours - theirs).norm() < 1e-6 * theirs.norm()
 
 
 def test_many_vectors_are_taken_through_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    x, right, left, _, upstream = drawn(20, 18, 7, 70)
-    wanted = monarch.through(x, right, left)
+    x, right, left, _, upstream = drawn(41, 18, 7, 70)
+    assert monarch.runs(x, right, left, None)
+    wanted = monarch.multiply(x, right, left)
     gradients = torch.autograd.grad(wanted, (x, right, left), upstream)
     monkeypatch.setattr(monarch, "_ROOM", 1 << 15)
-    got = monarch.through(x, right, left)
+    got = monarch.multiply(x, right, left)
     torch.testing.assert_close(got, wanted)
     for ours, theirs in zip(torch.autograd.grad(got, (x, right, left), upstream), gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
-    x, right, left, bias, _ = drawn(16, 16, 2, 3)
-    assert torch.autograd.gradcheck(monarch.through, (x, right, left, bias), fast_mode=True)
-    assert torch.autograd.gradcheck(monarch.through, (x, right, left), fast_mode=True)
+    x, right, left, bias, _ = drawn(32, 20, 17, 3)
+    assert monarch.runs(x, right, left, bias)
+    assert torch.autograd.gradcheck(monarch.multiply, (x, right, left, bias), fast_mode=True)
+    assert torch.autograd.gradgradcheck(monarch.multiply, (x, right, left, bias), fast_mode=True)
 
 
 @pytest.mark.parametrize("wanting", range(4))
@@ -78,8 +90,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
 def test_each_gradient_is_the_same_where_others_are_not_wanted(wanting: int) -> None:
     *given, upstream = drawn(64, 64, 64, 40)
     alone = [each.detach().requires_grad_(n == wanting) for n, each in enumerate(given)]
-    (got,) = torch.autograd.grad(monarch.through(*alone), alone[wanting], upstream)
-    assert torch.equal(got, torch.autograd.grad(monarch.through(*given), given, upstream)[wanting])
+    (got,) = torch.autograd.grad(monarch.multiply(*alone), alone[wanting], upstream)
+    assert torch.equal(got, torch.autograd.grad(monarch.multiply(*given), given, upstream)[wanting])
 
 
 def test_what_is_spread_out_in_memory_is_read_by_its_logical_order() -> None:
@@ -88,11 +100,11 @@ def test_what_is_spread_out_in_memory_is_read_by_its_logical_order() -> None:
     assert not any(each.is_contiguous() for each in spread[:3])
     for each in spread:
         each.requires_grad_()
-    y, upstream = monarch.through(*spread), torch.ones(1, 1, dtype=torch.float64).expand(10, 29 * 37)
-    assert torch.equal(y, monarch.through(*given))
+    y, upstream = monarch.multiply(*spread), torch.ones(1, 1, dtype=torch.float64).expand(10, 29 * 37)
+    assert torch.equal(y, monarch.multiply(*given))
     for ours, theirs in zip(
         torch.autograd.grad(y, spread, upstream),
-        torch.autograd.grad(monarch.through(*given), given, upstream.contiguous()),
+        torch.autograd.grad(monarch.multiply(*given), given, upstream.contiguous()),
         strict=True,
     ):
         assert torch.equal(ours, theirs)
