@@ -141,7 +141,7 @@ def _turn(addresses: tuple[int, ...], right: Tensor, left: Tensor, back: bool = 
     def work(_: int, part: slice) -> None:
         _loops().turn(addresses, part.start, part.stop, back, sizes, like)
 
-    in_parts(work, len(right) + len(left), parts(right.numel() + left.numel(), right.device))
+    in_parts(work, len(right) + len(left), parts((right.numel() + left.numel()) // 4, right.device))
 
 
 def _sizes(right: Tensor, left: Tensor, ks: int) -> tuple[int, int, int, int, int]:

@@ -50,9 +50,9 @@ def turn(addresses: tuple[int, ...], first: int, last: int, back: bool, sizes: S
     """
     b, ins, outs, _, _ = sizes
     groups, rights, lefts, right, left = _arrays(addresses, sizes, like)
-    for n in range(first, last):
-        for g in range(groups):
-            j = min(g * LANES, b - LANES)
+    for g in range(groups):  # a factor is read in sixteen streams, or one
+        j = min(g * LANES, b - LANES)
+        for n in range(first, last):
             if n < b and addresses[0]:
                 for i in range(0, ins, LANES):
                     i = min(i, ins - LANES)
