@@ -14,7 +14,6 @@ https://arxiv.org/abs/2204.00595
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Self
 
 import torch
@@ -22,8 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressnet.maths import vectors
-from compressnet.maths.cache import in_cache
+from compressnet.maths import monarch, vectors
 from compressnet.product import ProductWeight
 from compressnet.structured import MethodConfig
 
@@ -126,10 +124,8 @@ class MonarchWeight(ProductWeight):
         if outs % b == ins % b == 0 and vectors.runs(x, self.right, self.left, bias):
             return vectors.through(x, self.right, self.left, bias, b)
         left, right = self._factors()
-        run = partial(_product, left=left, right=right)
-        y = in_cache(run, _padded(x.reshape(-1, ins), b), b * max(len(left), right.shape[2]))
-        y = y[:, :outs].reshape(*x.shape[:-1], outs)
-        return y if bias is None else y + bias.to(y.dtype)
+        y = monarch.multiply(_padded(x.reshape(-1, ins), b), right, left, None if bias is None else _padded(bias, b))
+        return y[:, :outs].reshape(*x.shape[:-1], outs)
 
     def to_dense(self) -> Tensor:
         """The dense weight: every tile's outer product."""
@@ -169,20 +165,10 @@ class MonarchWeight(ProductWeight):
         return self
 
 
-def _padded(matrix: Tensor, blocks: int) -> Tensor:
-    """As many columns more, of zeros, as equal blocks need."""
-    missing = -matrix.shape[1] % blocks
-    return F.pad(matrix, (0, missing)) if missing else matrix
-
-
-def _product(x: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """The rows of x through R and L. In between samples come last: factors are read as they stand."""
-    blocks, ins = right.shape[1:]
-    if len(x) == 1:  # each number is read once: in the order in which it stands
-        return (left * (right * x.view(blocks, ins)).sum(-1)).sum(-1).view(1, -1)
-    mixed = right.transpose(0, 1) @ x.T.contiguous().view(blocks, ins, len(x))
-    y = left.transpose(0, 1) @ mixed.transpose(0, 1)
-    return y.transpose(0, 1).flatten(0, 1).T.contiguous()
+def _padded(rows: Tensor, blocks: int) -> Tensor:
+    """As many numbers more, zeros, as equal blocks need."""
+    missing = -rows.shape[-1] % blocks
+    return F.pad(rows, (0, missing)) if missing else rows
 
 
 def _ridged(gram: Tensor) -> Tensor:

@@ -44,6 +44,11 @@ def takes(numel: int, *tensors: Tensor) -> bool:
     return numel >= FROM and reads(*tensors)
 
 
+def transformed() -> bool:
+    """Whether torch.func transforms what is called, or derivatives go along with numbers, as through torch they do."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
 def loop(function: Function, any_order: bool = False) -> Function:
     """Compiled for the types that it is called with; it lets go of Python while it runs.
 

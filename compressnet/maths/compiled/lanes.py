@@ -92,6 +92,16 @@ def store(typing, x, index, lanes):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def zeros(typing, x):  # type: ignore[no-untyped-def]
+    """``zeros(x)``: a vector of them, of the type of an array's numbers."""
+
+    def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
+        return ir.Constant(context.get_value_type(given.return_type), None)
+
+    return Lanes(x.dtype)(x), code
+
+
+@intrinsic
 def total(typing, lanes):  # type: ignore[no-untyped-def]
     """The sum of all numbers of a vector."""
 
