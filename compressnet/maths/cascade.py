@@ -29,6 +29,7 @@ def runs(x: Tensor, spatial: Tensor, spectral: Tensor, bias: Tensor | None) -> b
         width >= LEAST
         and width & (width - 1) == 0
         and x.numel() > 0
+        and not compiled.transformed()
         and (compiled.reads(x, spatial, spectral) if bias is None else compiled.reads(x, spatial, spectral, bias))
     )
 
