@@ -20,12 +20,12 @@ def test_sixteen_vectors_are_transformed_and_come_back(n: int, kind: type) -> No
     real, imaginary = np.random.default_rng(n).standard_normal((2, n, 16))
     numbers = real + 1j * imaginary
     made, twiddles = rows(numbers, kind), fourier.twiddles(n).astype(kind)
-    forth(made, 0, n, twiddles)
+    forth(made, n, twiddles)
     places, wanted = fourier.addresses(n), np.fft.fft(numbers, axis=0)
     got = np.stack([made[places + lane] + 1j * made[places + 16 + lane] for lane in range(16)], 1)
     exact = 1e-5 if kind is np.float32 else 1e-13
     np.testing.assert_allclose(got, wanted, rtol=0, atol=exact * np.abs(wanted).max())
-    back(made, 0, n, twiddles)
+    back(made, n, twiddles)
     np.testing.assert_allclose(made / n, rows(numbers, kind), rtol=0, atol=10 * exact)
 
 

@@ -8,7 +8,7 @@ filtered between its transforms, number by number.
 import numpy as np
 
 from compressnet.maths.compiled import arrays, inlined, loop
-from compressnet.maths.compiled.filters import KEEPING, PLAIN, SUMMING, filtered
+from compressnet.maths.compiled.filters import filtered
 from compressnet.maths.compiled.lanes import LANES, load, store, total, transpose
 from compressnet.maths.compiled.straight import Memory, Value, straight
 
@@ -114,7 +114,7 @@ def _factors(spatial, columns, width, f):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _through(y, kept, x, first, spatial, spectral, routes, tables, noting, alone):  # type: ignore[no-untyped-def]
+def _through(y, kept, x, first, spatial, spectral, routes, tables, alone):  # type: ignore[no-untyped-def]
     """Vectors from ``first`` on through all filters: what each gives is kept where there are as many rows."""
     slots, order, between = routes
     none, columns, width = np.empty(0, x.dtype), x.shape[1], slots.size
@@ -124,7 +124,7 @@ def _through(y, kept, x, first, spatial, spectral, routes, tables, noting, alone
             _enter(own, x, first, factors, slots, alone)
         else:
             _move(own, y[(f - 1) % len(y)], between[f - 1], factors, order, alone)
-        filtered(own, tables, spectral[f], kept[f % len(kept)], none, noting, alone)
+        filtered(own, tables, spectral[f], kept[f % len(kept)], none, alone)
 
 
 @loop
@@ -148,7 +148,7 @@ def cascade(addresses, shape, like, tables, work, part, alone):  # type: ignore[
     spectral, slots = array(addresses[4], (depth, width), like), array(addresses[5], (width,), np.int32(0))
     order, between = array(addresses[6], (width,), np.int32(0)), array(addresses[7], (depth - 1, width), np.int32(0))
     for first in range(part[0], part[1], 1 if alone else LANES):
-        _through(work, kept, x, first, spatial, spectral, (slots, order, between), tables, PLAIN, alone)
+        _through(work, kept, x, first, spatial, spectral, (slots, order, between), tables, alone)
         _leave(out, first, work[(depth - 1) % 2], bias, slots, alone)
 
 
@@ -167,10 +167,10 @@ def cascade_back(gradients, upstream, x, spatial, spectral, routes, tables, part
     above, below = np.empty(width * unit, x.dtype), np.empty(width * unit, x.dtype)
     ones, zeros = np.ones(upstream.shape[1], x.dtype), np.zeros(columns, x.dtype)
     for first in range(part[0], part[1], unit):
-        _through(y, kept, x, first, spatial, spectral, routes, tables, KEEPING, alone)
+        _through(y, kept, x, first, spatial, spectral, routes, tables, alone)
         _enter(above, upstream, first, ones, slots, alone)
         for f in range(depth - 1, -1, -1):
-            filtered(above, tables, spectral[f], kept[f], to_spectral[f], SUMMING, alone)
+            filtered(above, tables, spectral[f], kept[f], to_spectral[f], alone)
             if f:
                 factors, sums = _factors(spatial, columns, width, f), _factors(to_spatial, columns, width, f)
                 _move_back(below, sums, above, y[f - 1], between[f - 1], factors, order, alone)

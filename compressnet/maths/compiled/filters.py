@@ -149,14 +149,21 @@ def _middle(x, tables, gains, kept, sums, noting, alone):  # type: ignore[no-unt
 
 
 @loop
-def filtered(x, tables, gains, kept, sums, noting, alone):  # type: ignore[no-untyped-def]
-    """``C⁻¹ D C`` in place, for the gains of D; it is its own adjoint."""
+def filtered(x, tables, gains, kept, sums, alone):  # type: ignore[no-untyped-def]
+    """``C⁻¹ D C`` in place, which is its own adjoint.
+
+    Args:
+        gains: D.
+        kept: for the coefficients that D multiplies, where it has room for them.
+        sums: where it has room, products of such coefficients with those that were kept are added to it.
+    """
+    noting = SUMMING if sums.size else KEEPING if kept.size else PLAIN
     addresses, turns, twiddles, phases, by_rows = tables
     n, (own, columns, rows) = addresses.size, twiddles
     if alone:
         forth_alone(x, n, (columns, rows), phases)
     else:
-        forth(x, 0, n, own)
+        forth(x, n, own)
     if alone and noting == PLAIN:
         _middle_alone(x, (addresses, turns), by_rows, gains)
     else:
@@ -164,4 +171,4 @@ def filtered(x, tables, gains, kept, sums, noting, alone):  # type: ignore[no-un
     if alone:
         back_alone(x, n, (columns, rows), phases)
     else:
-        back(x, 0, n, own)
+        back(x, n, own)

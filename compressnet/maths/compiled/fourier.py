@@ -147,44 +147,45 @@ def _pass_back(x, start, count, size, n, twiddles):  # type: ignore[no-untyped-d
 
 
 @loop
-def forth(x, start, n, twiddles):  # type: ignore[no-untyped-def]
-    """The transforms of n complex numbers from a place on.
+def forth(x, n, twiddles):  # type: ignore[no-untyped-def]
+    """The transforms of n complex numbers.
 
     A block that the first-level cache holds goes through all of its passes before the next.
 
     Args:
-        x: one-dimensional.
-        start: of its numbers.
+        x: shape (n, 2, 16), flat; more may stand behind.
         n: a power of two from 2 on.
         twiddles: of :func:`compressnet.maths.fourier.twiddles`.
     """
     block = n
     while block > CACHED:
-        _pass_forth(x, start, n, block, n, twiddles)
+        for first in range(0, n, block):
+            _pass_forth(x, first * BOTH, block, block, n, twiddles)
         block //= 8
-    for first in range(start, start + n * BOTH, block * BOTH):
+    for first in range(0, n, block):
         size = block
         while size > 1:
-            _pass_forth(x, first, block, size, n, twiddles)
+            _pass_forth(x, first * BOTH, block, size, n, twiddles)
             size //= 8
 
 
 @loop
-def back(x, start, n, twiddles):  # type: ignore[no-untyped-def]
+def back(x, n, twiddles):  # type: ignore[no-untyped-def]
     """The way back from :func:`forth`, times n."""
     block, least = n, n
     while block > CACHED:
         block //= 8
     while least > 8:
         least //= 8
-    for first in range(start, start + n * BOTH, block * BOTH):
+    for first in range(0, n, block):
         size = 8 if least == 1 else least
         while size <= block:
-            _pass_back(x, first, block, size, n, twiddles)
+            _pass_back(x, first * BOTH, block, size, n, twiddles)
             size *= 8
     while block < n:
         block *= 8
-        _pass_back(x, start, n, block, n, twiddles)
+        for first in range(0, n, block):
+            _pass_back(x, first * BOTH, block, block, n, twiddles)
 
 
 @straight
@@ -215,18 +216,21 @@ def forth_alone(x, n, twiddles, phases):  # type: ignore[no-untyped-def]
         twiddles: for n / 16 numbers, and for 16.
         phases: by which a column's frequencies turn, shape (n / 16, 2, 16), flat.
     """
-    columns, rows = twiddles
-    forth(x, 0, n // LANES, columns)
+    (columns, rows), lanes = (
+        twiddles,
+        min(n, LANES),
+    )  # lanes: a variable, as what is called with a constant compiles anew
+    forth(x, n // LANES, columns)
     for first in range(0, n // LANES, LANES):
         _across(x, first * BOTH, phases, first)
-        forth(x, first * BOTH, LANES, rows)
+        forth(x[first * BOTH :], lanes, rows)
 
 
 @loop
 def back_alone(x, n, twiddles, phases):  # type: ignore[no-untyped-def]
     """The way back from :func:`forth_alone`, times n."""
-    columns, rows = twiddles
+    (columns, rows), lanes = twiddles, min(n, LANES)
     for first in range(0, n // LANES, LANES):
-        back(x, first * BOTH, LANES, rows)
+        back(x[first * BOTH :], lanes, rows)
         _across_back(x, first * BOTH, phases, first)
-    back(x, 0, n // LANES, columns)
+    back(x, n // LANES, columns)
