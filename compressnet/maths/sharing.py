@@ -68,7 +68,7 @@ class Reader:
 
     def __init__(self, values: Tensor, numel: int, cosine: bool = False) -> None:
         self.cosine, self.compiled = cosine, compiled.takes(numel, values)
-        self.table = values.detach() if self.compiled else signed(values)
+        self.table = values.detach().contiguous() if self.compiled else signed(values)
 
     def gather_(self, out: Tensor, indices: Tensor) -> None:
         """``out[i]`` becomes what position i reads, all of one dimension, by as many threads as are worth it."""
@@ -108,7 +108,7 @@ class Sums:
             from compressnet.maths.compiled import sharing
 
             add = sharing.add_kernels if self.cosine else sharing.add
-            tables, numbers, places = self.tables.numpy(), dense.detach().numpy(), indices.numpy()
+            tables, numbers, places = self.tables.numpy(), dense.detach().contiguous().numpy(), indices.numpy()
 
         def work(number: int, part: slice) -> None:
             if self.compiled:

@@ -21,7 +21,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressnet.maths import cascade
 from compressnet.maths.cache import in_cache
+from compressnet.maths.cascade import Routes
 from compressnet.maths.dct import cosine_filter, even_then_odd
 from compressnet.maths.hashing import Purpose, derive, normal, permutation
 from compressnet.product import FittedWeight
@@ -57,7 +59,7 @@ class ACDCWeight(FittedWeight):
     the linear form: the paper's has a bias on D, and a ReLU, between its factors.
 
     Stored: n + (2 · depth − 1) · width floats; of A₁ only what meets an input.
-    Re-made: the permutations, with those of the transform, one int64 for each of (depth + 1) · width.
+    Re-made: the permutations, with those of the transform, one int32 for each of (depth + 1) · width.
     Cost: 2 · depth cosine transforms by FFT, O(width log width) each; a k×k convolution makes the dense weight.
 
     Source: Moczulski et al. 2016 (the structure, the identity with noise to start from, no weight decay).
@@ -114,7 +116,7 @@ class ACDCWeight(FittedWeight):
                 part = permutation(self.width, derive(self.seed, factor), Purpose.ORDER)
                 routes[factor] = back[torch.from_numpy(part.astype("int64")).to(order.device)[order]]
         for name, table in (("order", order), ("back", back), ("routes", routes)):
-            self.register_buffer(name, table, persistent=False)
+            self.register_buffer(name, table.int(), persistent=False)
 
     @torch.no_grad()
     def scale_(self, factor: float) -> None:
@@ -123,6 +125,19 @@ class ACDCWeight(FittedWeight):
 
     def matmul(self, x: Tensor) -> Tensor:
         """``x Wᵀ`` for x of shape (…, in·kh·kw), by fast transforms in single or double precision."""
+        return self.affine(x, None)
+
+    def affine(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """:meth:`matmul` and a bias; on a CPU by one loop where the width is a power of two."""
+        spatial, spectral = self.spatial, self.spectral
+        if cascade.runs(x, spatial, spectral, bias):
+            routes = Routes(self.back, self.order, self.routes)
+            return cascade.multiply(x, spatial, spectral, routes, self.shape[0], bias)
+        y = self._multiplied(x)
+        return y if bias is None else y + bias.to(y.dtype)
+
+    def _multiplied(self, x: Tensor) -> Tensor:
+        """By operations of torch."""
         given = torch.promote_types(x.dtype, self.spatial.dtype)
         precise = torch.promote_types(given, torch.float32)
         y = in_cache(self._cascade, x.reshape(-1, self.columns).to(precise), self.width)

@@ -26,22 +26,24 @@ def _mix(word, key):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _round(value, keys, r, mask, shift):  # type: ignore[no-untyped-def]
-    value = uint32(value * keys[2 * r] + keys[2 * r + 1]) & mask
-    return uint32(value ^ (value >> (shift & uint32(31))))  # masked, it stays a shift of 32 bits
+def _round(value, keys, r, mask, shift, up):  # type: ignore[no-untyped-def]
+    """Of a value in the upper bits of a word, where what overflows is gone by itself."""
+    value = uint32(value * keys[2 * r] + uint32(keys[2 * r + 1] << up))
+    return uint32(value ^ (value >> shift & mask))
 
 
 @inlined
-def _walk(value, keys, mask, shift):  # type: ignore[no-untyped-def]
+def _walk(value, keys, mask, shift, up):  # type: ignore[no-untyped-def]
     """One step along the cycles of the eight rounds; a loop over them would not be vectorised."""
-    value = _round(value, keys, 0, mask, shift)
-    value = _round(value, keys, 1, mask, shift)
-    value = _round(value, keys, 2, mask, shift)
-    value = _round(value, keys, 3, mask, shift)
-    value = _round(value, keys, 4, mask, shift)
-    value = _round(value, keys, 5, mask, shift)
-    value = _round(value, keys, 6, mask, shift)
-    return _round(value, keys, 7, mask, shift)
+    up, shift = up & uint32(31), shift & uint32(31)  # masked, they stay shifts of 32 bits
+    value = _round(uint32(value << up), keys, 0, mask, shift, up)
+    value = _round(value, keys, 1, mask, shift, up)
+    value = _round(value, keys, 2, mask, shift, up)
+    value = _round(value, keys, 3, mask, shift, up)
+    value = _round(value, keys, 4, mask, shift, up)
+    value = _round(value, keys, 5, mask, shift, up)
+    value = _round(value, keys, 6, mask, shift, up)
+    return uint32(_round(value, keys, 7, mask, shift, up) >> up)
 
 
 @inlined
@@ -50,13 +52,22 @@ def _signed(bucket, position, key):  # type: ignore[no-untyped-def]
 
 
 @loop
-def _step(values: UInts, keys: Keys, mask: np.uint32, shift: np.uint32) -> None:
+def _steps(values: UInts, first: np.uint32, keys: Keys, mask: np.uint32, shift: np.uint32, up: np.uint32) -> None:
+    """From the first place and those behind it."""
     for i in range(values.size):
-        values[i] = _walk(values[i], keys, mask, shift)
+        values[i] = _walk(uint32(first + uint32(i)), keys, mask, shift, up)
 
 
 @loop
-def _walk_on(part: UInts, positions: np.uint32, keys: Keys, mask: np.uint32, shift: np.uint32, outside: UInts) -> None:
+def _step(values: UInts, keys: Keys, mask: np.uint32, shift: np.uint32, up: np.uint32) -> None:
+    for i in range(values.size):
+        values[i] = _walk(values[i], keys, mask, shift, up)
+
+
+@loop
+def _walk_on(
+    part: UInts, positions: np.uint32, keys: Keys, mask: np.uint32, shift: np.uint32, up: np.uint32, outside: UInts
+) -> None:
     """Those outside the tile, side by side, until none is."""
     places, values = outside[0], outside[1]
     count = 0
@@ -64,7 +75,7 @@ def _walk_on(part: UInts, positions: np.uint32, keys: Keys, mask: np.uint32, shi
         places[count], values[count] = i, part[i]
         count += part[i] >= positions
     while count:
-        _step(values[:count], keys, mask, shift)
+        _step(values[:count], keys, mask, shift, up)
         left = 0
         for j in range(count):
             place, value = places[j], values[j]
@@ -77,6 +88,10 @@ def _walk_on(part: UInts, positions: np.uint32, keys: Keys, mask: np.uint32, shi
 @loop
 def _finish(part: UInts, place: np.uint32, owned: np.uint32, first: np.uint32, signs: Keys) -> None:
     """From places in the tile to signed indices."""
+    if owned & (owned - uint32(1)) == uint32(0):
+        for i in range(part.size):
+            part[i] = _signed(uint32((part[i] & (owned - uint32(1))) + first), uint32(place + uint32(i)), signs)
+        return
     reciprocal = (uint64(1) << _SHIFT) // uint64(owned) + uint64(1)
     for i in range(part.size):
         quotient = uint32((uint64(part[i]) * reciprocal) >> _SHIFT)
@@ -91,18 +106,17 @@ def balanced(
     bits = 1
     while 1 << bits < positions:
         bits += 1
-    mask, shift = uint32((1 << bits) - 1), uint32((bits + 2) // 3)
+    up, shift = uint32(32 - bits), uint32((bits + 2) // 3)
+    mask = uint32(((1 << bits) - 1) << (32 - bits))
     outside = np.empty((2, _CHUNK), np.uint32)
     for begin in range(0, out.size, _CHUNK):
         part = out[begin : begin + _CHUNK]
         if owned == 1:
             part[:] = uint32(0)
         else:
-            for i in range(part.size):
-                part[i] = start + begin + i
-            _step(part, keys, mask, shift)
+            _steps(part, uint32(start + begin), keys, mask, shift, up)
             if positions < 1 << bits:
-                _walk_on(part, uint32(positions), keys, mask, shift, outside)
+                _walk_on(part, uint32(positions), keys, mask, shift, up, outside)
         _finish(part, uint32(before + start + begin), uint32(owned), uint32(first), signs)
 
 

@@ -42,7 +42,7 @@ def _operator(which: Any, instruction: str) -> None:
 
     def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
         both = [
-            each if isinstance(kind, Lanes) else _everywhere(builder, each)
+            each if isinstance(kind, Lanes) else everywhere(builder, each)
             for kind, each in zip(given.args, arguments, strict=True)
         ]
         return getattr(builder, instruction)(*both, flags=("contract",))
@@ -55,7 +55,8 @@ for _which, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (op
     _operator(_which, _instruction)
 
 
-def _everywhere(builder: Any, number: Any) -> Any:
+def everywhere(builder: Any, number: Any) -> Any:
+    """A vector of one number."""
     vector = ir.VectorType(number.type, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
@@ -105,13 +106,18 @@ def total(typing, lanes):  # type: ignore[no-untyped-def]
     """The sum of all numbers of a vector."""
 
     def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
-        real = context.get_value_type(given.return_type)
-        name = f"llvm.vector.reduce.fadd.v{LANES}f{given.return_type.bitwidth}"
-        function = ir.FunctionType(real, [real, arguments[0].type])
-        sum_of = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
-        return builder.call(sum_of, [ir.Constant(real, 0.0), arguments[0]], fastmath=("reassoc",))
+        return summed(builder, arguments[0])
 
     return lanes.real(lanes), code
+
+
+def summed(builder: Any, vector: Any) -> Any:
+    """The instruction for it."""
+    real = vector.type.element
+    name = f"llvm.vector.reduce.fadd.v{LANES}f{32 if isinstance(real, ir.FloatType) else 64}"
+    function = ir.FunctionType(real, [real, vector.type])
+    sum_of = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
+    return builder.call(sum_of, [ir.Constant(real, 0.0), vector], fastmath=("reassoc",))
 
 
 @intrinsic
@@ -131,7 +137,7 @@ def transpose(typing, out, to, rise, x, start, step):  # type: ignore[no-untyped
         for run in (1, 2, 4, 8):
             for row in [row for row in range(LANES) if not row & run]:
                 pair = rows[row], rows[row + run]
-                rows[row], rows[row + run] = (_runs(builder, *pair, run, late) for late in (0, 1))
+                rows[row], rows[row + run] = (runs(builder, *pair, run, late) for late in (0, 1))
         for row in rows:
             builder.store(row, _place(context, builder, given.args[0], out, to, vector), align=align)
             to = builder.add(to, rise)
@@ -140,7 +146,7 @@ def transpose(typing, out, to, rise, x, start, step):  # type: ignore[no-untyped
     return types.none(out, types.intp, types.intp, x, types.intp, types.intp), code
 
 
-def _runs(builder: Any, first: Any, second: Any, run: int, late: int) -> Any:
+def runs(builder: Any, first: Any, second: Any, run: int, late: int) -> Any:
     """Runs of so many numbers of two vectors in turn: those that come first in each pair of runs, or those behind."""
     begins = range(late * run, LANES, 2 * run)
     order = [side + begin + lane for begin in begins for side in (0, LANES) for lane in range(run)]

@@ -40,16 +40,17 @@ def compressed(folder: str, model: str, layers: list[dict[str, Any]], bits: int 
 
 
 def forms(model: str, layers: list[dict[str, Any]], what: str) -> Iterator[Row]:
-    """A model in evaluation, in the forms that ``load`` gives, against torchvision's."""
-    x, dense = torch.randn(1, 3, 224, 224), get_model(model).eval()
+    """A model in evaluation, as ``load`` gives it and as another copy of torchvision's, against torchvision's."""
+    x, dense, again = torch.randn(1, 3, 224, 224), get_model(model).eval(), get_model(model).eval()
     with tempfile.TemporaryDirectory() as folder:
         path = compressed(folder, model, layers)
         loaded = {form: compressnet.load(path, form=form) for form in ("dense", "frozen")}  # type: ignore[arg-type]
     with torch.no_grad():
         runs: dict[str, Thunk] = {form: lambda m=m: m(x) for form, m in loaded.items()}  # type: ignore[misc]
-        times = interleaved({"torchvision": lambda: dense(x), **runs}, 61, 8)
+        times = interleaved({"torchvision": lambda: dense(x), **runs, "again": lambda: again(x)}, 81, 8)
     for form in loaded:
         yield cost(f"{model}, {what}, {form}", {"ours": times[form], "other": times["torchvision"]}, 1.01)
+    yield cost(f"{model}, {what}: torchvision's again", {"ours": times["again"], "other": times["torchvision"]}, None)
 
 
 def measure_inference() -> Iterator[Row]:
