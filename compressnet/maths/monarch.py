@@ -137,6 +137,7 @@ def _turned(right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turn(addresses: tuple[int, ...], right: Tensor, left: Tensor, back: bool = False) -> None:
+    """A number that changes its place is a quarter of a position: memory is what it waits for."""
     sizes, like = _sizes(right, left, 0), _LIKE[right.dtype]
 
     def work(_: int, part: slice) -> None:
