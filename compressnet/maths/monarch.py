@@ -16,7 +16,7 @@ from compressnet.maths.cache import in_cache
 from compressnet.maths.parallel import in_parts, parts
 
 _LANES = 16
-_ROOM = 1 << 20  # numbers between the factors that are made at a time
+_ROOM = 1 << 21  # numbers between the factors that are made at a time
 _LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
@@ -87,15 +87,16 @@ def _through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Ten
     batch, b, outs, like = len(x), len(right), len(left), _LIKE[x.dtype]
     y = x.new_empty(batch, outs * b)
     added = x.new_zeros(outs * b) if bias is None else bias.contiguous()
-    rights, lefts = _turned(right, left)
-    x, sizes = x.contiguous(), _sizes(right, left, b)
+    x, right, left, sizes = x.contiguous(), right.contiguous(), left.contiguous(), _sizes(right, left, b)
     threads = max(1, min(_threads(batch, right, left), batch // 4))
     chunk = _chunk(-(-batch // threads), b, sizes)
-    rooms = x.new_empty(threads, -(-b // _LANES) * chunk * sizes[3])
-    given = _addresses(rights, lefts, x, y, added)
+    groups = -(-b // _LANES)
+    needed = groups * chunk * sizes[3], _loops().FEW * sizes[1] * groups * _LANES, outs * b * _LANES
+    rooms = [[x.new_empty(size) for size in needed] for _ in range(threads)]
+    given = _addresses(right, left, x, y, added)
 
     def work(thread: int, part: slice) -> None:
-        addresses = (*given, rooms[thread].data_ptr())
+        addresses = (*given, *_addresses(*rooms[thread]))
         _loops().through(addresses, part.start, part.stop, chunk, sizes, like)
 
     in_parts(work, batch, threads)
@@ -136,6 +137,7 @@ def _turned(right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turn(addresses: tuple[int, ...], right: Tensor, left: Tensor, back: bool = False) -> None:
+    """A number that changes its place is a quarter of a position: memory is what it waits for."""
     sizes, like = _sizes(right, left, 0), _LIKE[right.dtype]
 
     def work(_: int, part: slice) -> None:

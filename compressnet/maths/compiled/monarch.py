@@ -32,6 +32,9 @@ Sizes = tuple[int, int, int, int, int]
 
 array = arrays()
 
+FEW = 4
+"""How many k of ``rights`` are made at a time, and stay in a cache while a batch goes through."""
+
 NEAR = 32
 """Vectors whose numbers of one g stay in the second-level cache."""
 
@@ -48,21 +51,36 @@ def turn(addresses: tuple[int, ...], first: int, last: int, back: bool, sizes: S
         sizes: see above.
         like: of the type of all numbers.
     """
-    b, ins, outs, _, _ = sizes
+    b, _, outs, _, _ = sizes
     groups, rights, lefts, right, left = _arrays(addresses, sizes, like)
-    for g in range(groups):  # a factor is read in sixteen streams, or one
-        j = min(g * LANES, b - LANES)
-        for n in range(first, last):
-            if n < b and addresses[0]:
-                for i in range(0, ins, LANES):
-                    i = min(i, ins - LANES)
-                    at = ((n * ins + i) * groups + g) * LANES
-                    _turn(rights, at, groups * LANES, right, (j * b + n) * ins + i, b * ins, back)
-            if n >= b and addresses[1]:
-                o = n - b
-                for k in range(0, b, LANES):
-                    k = min(k, b - LANES)
-                    _turn(lefts, ((g * outs + o) * b + k) * LANES, LANES, left, (o * b + j) * b + k, b, back)
+    for g in range(groups):
+        if addresses[0]:
+            _turn_right(rights, right, g, first, min(last, b), 0, back, sizes)
+        if addresses[1]:
+            _turn_left(lefts, left, g, max(first - b, 0), last - b, g * outs, back, sizes)
+
+
+@inlined
+def _turn_right(rights, right, g, first, last, before, back, sizes):  # type: ignore[no-untyped-def]
+    """Of one g and some k, where ``rights`` begins with k = ``before``: sixteen streams are read."""
+    b, ins, _, _, _ = sizes
+    j, groups = min(g * LANES, b - LANES), (b + LANES - 1) // LANES
+    for k in range(first, last):
+        for i in range(0, ins, LANES):
+            i = min(i, ins - LANES)
+            at = (((k - before) * ins + i) * groups + g) * LANES
+            _turn(rights, at, groups * LANES, right, (j * b + k) * ins + i, b * ins, back)
+
+
+@inlined
+def _turn_left(lefts, left, g, first, last, row, back, sizes):  # type: ignore[no-untyped-def]
+    """Of one g and some o, into rows of ``lefts`` from a given one on."""
+    b, _, _, _, _ = sizes
+    j = min(g * LANES, b - LANES)
+    for o in range(first, last):
+        for k in range(0, b, LANES):
+            k = min(k, b - LANES)
+            _turn(lefts, ((row + o) * b + k) * LANES, LANES, left, (o * b + j) * b + k, b, back)
 
 
 @inlined
@@ -90,24 +108,32 @@ def through(
     """Some vectors through both factors.
 
     Args:
-        addresses: of ``rights``, ``lefts``, x, the result, the bias, and room for ``middle``.
+        addresses: of right, left, x, the result, the bias, and room for ``middle``, for ``rights`` of a few k and for
+            ``lefts`` of one g.
         first: of the vectors s.
         last: behind those.
         chunk: how many vectors there is room for.
         sizes: see above.
         like: of the type of all numbers.
     """
-    b, _, outs, pitch, _ = sizes
-    groups, rights, lefts, x, out = _arrays(addresses, sizes, like)
+    b, ins, outs, pitch, _ = sizes
+    groups, right, left, x, out = _arrays(addresses, sizes, like)
     bias, middle = array(addresses[4], (outs * b,), like), array(addresses[5], (groups * chunk * pitch,), like)
+    rights = array(addresses[6], (FEW * ins * groups * LANES,), like)
+    lefts = array(addresses[7], (outs * b * LANES,), like)
     for start in range(first, last, chunk):
         count = min(chunk, last - start)
-        _to_middle(middle, x, rights, start, count, 0, b, sizes)
+        for k in range(0, b, FEW):
+            end = min(k + FEW, b)
+            for g in range(groups):
+                _turn_right(rights, right, g, k, end, k, False, sizes)
+            _to_middle(middle, x, rights, start, count, k, end, k, 0, sizes)
         for g in range(groups):
             j = min(g * LANES, b - LANES)
+            _turn_left(lefts, left, g, 0, outs, 0, False, sizes)
             for near in range(0, count, NEAR):
                 for o in range(0, outs, 4):
-                    columns, places = moved(four(o, outs, b * LANES), g * outs * b * LANES), moved(four(o, outs, b), j)
+                    columns, places = four(o, outs, b * LANES), moved(four(o, outs, b), j)
                     added = row_of(bias, places, 0)
                     for s in range(near, min(near + NEAR, count), 4):
                         rows = moved(four(s, count, pitch), g * count * pitch)
@@ -146,7 +172,7 @@ def backward(
     for start in range(0, batch, chunk):
         count = min(chunk, batch - start)
         if addresses[9]:
-            _to_middle(middle, x, rights, start, count, first, last, sizes)
+            _to_middle(middle, x, rights, start, count, first, last, 0, first, sizes)
         for g in range(groups):
             for near in range(0, count, NEAR):
                 some, own = min(NEAR, count - near), (g * count + near) * pitch
@@ -164,13 +190,14 @@ def backward(
 
 
 @inlined
-def _to_middle(middle, x, rights, start, count, first, last, sizes):  # type: ignore[no-untyped-def]
+def _to_middle(middle, x, rights, start, count, first, last, before, front, sizes):  # type: ignore[no-untyped-def]
+    """For some k, where ``rights`` begins with k = ``before`` and ``middle`` with ``front``."""
     b, ins, _, pitch, _ = sizes
     groups = (b + LANES - 1) // LANES
     for k in range(first, last):
         for g in range(0, groups, 4):
-            columns = moved(four(g, groups, LANES), k * ins * groups * LANES)
-            places = moved(four(g, groups, count * pitch), (k - first) * LANES)
+            columns = moved(four(g, groups, LANES), (k - before) * ins * groups * LANES)
+            places = moved(four(g, groups, count * pitch), (k - front) * LANES)
             for s in range(0, count, 4):
                 rows = moved(four(s, count, b * ins), (start * b + k) * ins)
                 tile = add_scaled(none(middle), x, rows, 1, rights, columns, groups * LANES, ins)
