@@ -90,7 +90,8 @@ def multiply(
         but what it is given.
     """
     given = (x, scale, gauss, signs) if bias is None else (x, scale, gauss, signs, bias)
-    if gauss.shape[1] < COMPILED_FROM or x.shape[-1] != signs.shape[1] or not compiled.reads(*given):
+    small = gauss.shape[1] < COMPILED_FROM or x.shape[-1] != signs.shape[1]
+    if small or not compiled.reads(*given) or compiled.transformed():
         y = (mix(x, gauss, signs, order, scale.shape[1]) * (scale * gain)).sum(-2)
         return y if bias is None else y + bias.to(y.dtype)
     if not torch.is_grad_enabled():

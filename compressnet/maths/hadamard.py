@@ -81,7 +81,7 @@ def hadamard(x: Tensor, n: int, rows: int | None = None) -> Tensor:
     """
     rows = n if rows is None else rows
     matrix = x.reshape(-1, x.shape[-1])
-    if n < COMPILED_FROM or not compiled.reads(x):
+    if n < COMPILED_FROM or not compiled.reads(x) or compiled.transformed():
         y = transform(matrix, n, rows)
     else:  # what ``apply`` does takes as long as a small transform
         y = (_Transform.apply if torch.is_grad_enabled() else _Transform.forward)(matrix, n, rows)

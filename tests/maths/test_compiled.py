@@ -118,3 +118,18 @@ def test_lanes_add_multiply_and_change_places_as_arrays_do(real: type) -> None:
     assert np.count_nonzero(out) == 16
     turn(square, x)
     assert (square == x[:, 4:].T).all()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # what torch's jvp does at first
+@pytest.mark.parametrize("method", ["deepfried", "acdc", "monarch", "lowrank"])
+def test_products_go_through_the_transforms_of_torch_func(method: str) -> None:
+    from compressnet.methods import BY_NAME
+
+    weight = BY_NAME[method]((512, 512), BY_NAME[method].config_near((512, 512), 8), seed=1).double()
+    x = torch.randn(4, 512, dtype=torch.double)
+    matrix = weight.to_dense().detach()
+    torch.testing.assert_close(torch.func.vmap(weight.matmul)(x[:, None])[:, 0], x @ matrix.T)
+    y, pull = torch.func.vjp(weight.matmul, x)
+    torch.testing.assert_close(y, x @ matrix.T)
+    torch.testing.assert_close(pull(x)[0], x @ matrix)
+    torch.testing.assert_close(torch.func.jvp(weight.matmul, (x,), (x,))[1], x @ matrix.T)
