@@ -134,7 +134,8 @@ class _Multiply(torch.autograd.Function):
         batch, rows = x.numel() // x.shape[-1], upstream.shape[-1]
         whole, alone, threads = _cut(batch, spectral)
         given, above = (_padded(each, whole) for each in (x, upstream))
-        to_x, (_, loop), made = torch.empty_like(given), _loops(), tables(spectral.shape[1], x.dtype, alone)
+        to_x = torch.empty_like(given, memory_format=torch.contiguous_format)
+        (_, loop), made = _loops(), tables(spectral.shape[1], x.dtype, alone)
         sums = [each.new_zeros(threads, *each.shape) for each in (spatial, spectral)]
         (to_spatial, to_spectral), below = _arrays(*sums), to_x.numpy()
         arrays, routes = _arrays(above, given, spatial, spectral), _arrays(*ctx.routes)

@@ -40,6 +40,14 @@ def test_several_threads_share_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(got, wanted)
 
 
+def test_gradients_of_what_lies_otherwise_in_memory_are_right() -> None:
+    weight = ACDCWeight((512, 512), ACDCConfig(depth=2), seed=1).double()
+    x = torch.randn(512, 20, dtype=torch.double).T.requires_grad_()
+    upstream = torch.ones((), dtype=torch.double).expand(20, 512)
+    for got, wanted in zip(*passes(weight, x, upstream, None), strict=True):
+        torch.testing.assert_close(got, wanted)
+
+
 def test_gradients_are_those_of_differences() -> None:
     weight = ACDCWeight((300, 512), ACDCConfig(depth=2), seed=1).double()
     x, step = torch.randn(3, 512, dtype=torch.double), 1e-6

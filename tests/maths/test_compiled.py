@@ -133,3 +133,18 @@ def test_products_go_through_the_transforms_of_torch_func(method: str) -> None:
     torch.testing.assert_close(y, x @ matrix.T)
     torch.testing.assert_close(pull(x)[0], x @ matrix)
     torch.testing.assert_close(torch.func.jvp(weight.matmul, (x,), (x,))[1], x @ matrix.T)
+
+
+def test_arrays_of_other_layouts_are_refused() -> None:
+    from numba import TypingError
+
+    from compressnet.maths.compiled.lanes import load, total
+
+    @compiled.loop
+    def first(x):  # type: ignore[no-untyped-def]
+        return total(load(x, 0))
+
+    assert first(np.ones((4, 16))) == 16
+    for other in (np.ones((4, 16)).T, np.ones((4, 16))[:, ::2]):
+        with pytest.raises(TypingError, match="are contiguous"):
+            first(other)

@@ -10,6 +10,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 from numba.core.datamodel import PrimitiveModel, register_default
+from numba.core.errors import TypingError
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
@@ -62,6 +63,12 @@ def everywhere(builder: Any, number: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES))
 
 
+def contiguous(*kinds: Any) -> None:
+    """Refuse arrays of other layouts, whose strides places do not count."""
+    if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
+        raise TypingError("arrays whose places are counted are contiguous")
+
+
 def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), vector.as_pointer())
@@ -70,6 +77,7 @@ def _place(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector
 @intrinsic
 def load(typing, x, index):  # type: ignore[no-untyped-def]
     """``load(x, index)``: the vector at that place of a contiguous array, counted through all its dimensions."""
+    contiguous(x)
 
     def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
         vector = context.get_value_type(given.return_type)
@@ -82,6 +90,7 @@ def load(typing, x, index):  # type: ignore[no-untyped-def]
 @intrinsic
 def store(typing, x, index, lanes):  # type: ignore[no-untyped-def]
     """``store(x, index, lanes)``: put a vector there."""
+    contiguous(x)
 
     def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
         place = _place(context, builder, given.args[0], arguments[0], arguments[1], arguments[2].type)
@@ -123,6 +132,7 @@ def summed(builder: Any, vector: Any) -> Any:
 @intrinsic
 def transpose(typing, out, to, rise, x, start, step):  # type: ignore[no-untyped-def]
     """``out[to + rise · c + r] = x[start + step · r + c]`` for r and c below 16, arrays counted as in :func:`load`."""
+    contiguous(out, x)
 
     def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
         out, to, rise, x, start, step = arguments

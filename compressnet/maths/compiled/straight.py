@@ -9,10 +9,9 @@ from typing import Any, cast
 
 from llvmlite import ir
 from numba.core import types
-from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from compressnet.maths.compiled.lanes import LANES, everywhere, runs, summed
+from compressnet.maths.compiled.lanes import LANES, contiguous, everywhere, runs, summed
 
 
 class Value:
@@ -137,8 +136,7 @@ def straight(function: Callable[..., None], rounded: bool = False) -> Callable[.
     flags = () if rounded else ("contract",)
 
     def part(typing, *kinds):  # type: ignore[no-untyped-def]
-        if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
-            raise TypingError("arrays of straight parts are contiguous")
+        contiguous(*kinds)
 
         def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
             values = [
