@@ -50,12 +50,14 @@ if __name__ == "__main__":
     torch.set_num_threads(asked.threads)
     torch.empty(31 << 20, dtype=torch.uint8)  # once freed, glibc keeps smaller ones: no page faults in what is measured
     print(f"torch {torch.__version__}, {asked.threads} threads, {os.cpu_count()} CPU cores")
-    failed = 0
+    failed, names = 0, list[str]()
     for group in groups:
         module = importlib.import_module(f"tests.benchmarks.speed.{group}")
         if group == "cuda":
             module.prepare(torch.device(asked.device), asked.tiny)
-        for name in (name for name in vars(module) if name.startswith("measure_") and asked.only in name):
+        own = [name for name in vars(module) if name.startswith("measure_")]
+        names += own
+        for name in (name for name in own if asked.only in name):
             measurement, rows = name.removeprefix("measure_"), list[Row]()
             print(f"\n## {getattr(module, name).__doc__.splitlines()[0]}\n", flush=True)
             try:
@@ -68,4 +70,7 @@ if __name__ == "__main__":
             print(table(rows), flush=True)
             if asked.output:
                 keep(asked.output, measurement, rows)
+    if not any(asked.only in name for name in names):
+        known = ", ".join(name.removeprefix("measure_") for name in names)
+        parser.error(f"--only {asked.only}: none of these has that in its name: {known}")
     sys.exit(failed)
