@@ -13,9 +13,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from compressnet.maths import compiled, fourier
+from compressnet.maths.compiled import LANES, LIKE
 from compressnet.maths.parallel import in_parts, parts
 
-LANES = 16
 LEAST = 512
 """The smallest width: a vector alone has rows and columns of sixteen complex numbers."""
 ALONE = 6
@@ -64,10 +64,10 @@ def multiply(
     Returns:
         shape (…, rows).
     """
-    if x.requires_grad or torch.is_grad_enabled():
-        made: Tensor = _Multiply.apply(x, spatial, spectral, bias, routes, rows)
-        return made
-    return _multiplied(x, spatial, spectral, bias, routes, rows)
+    if not torch.is_grad_enabled():
+        return _multiplied(x, spatial, spectral, bias, routes, rows)
+    made: Tensor = _Multiply.apply(x, spatial, spectral, bias, routes, rows)
+    return made
 
 
 def _multiplied(x: Tensor, spatial: Tensor, spectral: Tensor, bias: Tensor | None, routes: Routes, rows: int) -> Tensor:
@@ -82,7 +82,7 @@ def _multiplied(x: Tensor, spatial: Tensor, spectral: Tensor, bias: Tensor | Non
 
     def work(_: int, part: slice) -> None:
         space = _space(width * (1 if alone else LANES), x.dtype)
-        loop(addresses, (rows, columns, depth), _LIKE[x.dtype], made, space, (part.start, part.stop), alone)
+        loop(addresses, (rows, columns, depth), LIKE[x.dtype], made, space, (part.start, part.stop), alone)
         _spare.append(space)
 
     in_parts(work, whole, threads, 1 if alone else LANES)
@@ -108,15 +108,12 @@ _spare: list[NDArray[Any]] = []
 
 
 def _space(size: int, dtype: torch.dtype) -> NDArray[Any]:
-    kind = type(_LIKE[dtype])
+    kind = type(LIKE[dtype])
     with suppress(IndexError):
         space = _spare.pop()
         if space.shape == (2, size) and space.dtype == kind:
             return space
     return np.empty((2, size), kind)
-
-
-_LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 class _Multiply(torch.autograd.Function):

@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from compressnet.maths.compiled import LANES
+
 Reals = NDArray[np.float64]
 Ints = NDArray[np.int64]
-LANES = 16
 
 
 def twiddles(n: int) -> Reals:

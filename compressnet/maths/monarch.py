@@ -7,17 +7,15 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from compressnet.maths import compiled
 from compressnet.maths.cache import in_cache
+from compressnet.maths.compiled import LANES, LIKE
 from compressnet.maths.parallel import in_parts, parts
 
-_LANES = 16
 _ROOM = 1 << 21  # numbers between the factors that are made at a time
-_LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 
 
 def multiply(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -46,7 +44,7 @@ def runs(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> bool:
     """Whether loops take x through the factors: j and i fill registers, and derivatives are of the backward pass."""
     given = (x, right, left) if bias is None else (x, right, left, bias)
     return (
-        min(right.shape) >= _LANES
+        min(right.shape) >= LANES
         and compiled.takes(right.numel() + left.numel(), *given)
         and not compiled.transformed()
     )
@@ -84,14 +82,14 @@ def _differentiable(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bo
 
 
 def _through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Tensor:
-    batch, b, outs, like = len(x), len(right), len(left), _LIKE[x.dtype]
+    batch, b, outs, like = len(x), len(right), len(left), LIKE[x.dtype]
     y = x.new_empty(batch, outs * b)
     added = x.new_zeros(outs * b) if bias is None else bias.contiguous()
     x, right, left, sizes = x.contiguous(), right.contiguous(), left.contiguous(), _sizes(right, left, b)
     threads = max(1, min(_threads(batch, right, left), batch // 4))
     chunk = _chunk(-(-batch // threads), b, sizes)
-    groups = -(-b // _LANES)
-    needed = groups * chunk * sizes[3], _loops().FEW * sizes[1] * groups * _LANES, outs * b * _LANES
+    groups = -(-b // LANES)
+    needed = groups * chunk * sizes[3], _loops().FEW * sizes[1] * groups * LANES, outs * b * LANES
     rooms = [[x.new_empty(size) for size in needed] for _ in range(threads)]
     given = _addresses(right, left, x, y, added)
 
@@ -106,7 +104,7 @@ def _through(x: Tensor, right: Tensor, left: Tensor, bias: Tensor | None) -> Ten
 def _gradients(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bool]) -> tuple[Tensor | None, ...]:
     """Those of x, right and left that are wanted: each thread makes what belongs to some k."""
     (x, right, left), (of_x, of_right, of_left) = given, wanted
-    batch, b, like = len(x), len(right), _LIKE[x.dtype]
+    batch, b, like = len(x), len(right), LIKE[x.dtype]
     rights, lefts = _turned(right, left)
     x, right, upstream = x.contiguous(), right.contiguous(), upstream.contiguous()
     to_x = torch.empty_like(x) if of_x else None
@@ -114,7 +112,7 @@ def _gradients(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bool]) 
     threads = min(_threads(batch, right, left), b // 4)
     sizes = _sizes(right, left, -(-b // threads))
     chunk = _chunk(batch, b, sizes)
-    middle = -(-b // _LANES) * chunk * sizes[3]
+    middle = -(-b // LANES) * chunk * sizes[3]
     rooms = x.new_empty(threads, middle + _loops().NEAR * sizes[4])
     numbers, gradients = _addresses(rights, lefts, x, upstream, right), _addresses(to_x, *sums)
 
@@ -130,7 +128,7 @@ def _gradients(upstream: Tensor, given: tuple[Tensor, ...], wanted: list[bool]) 
 
 def _turned(right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
     """The factors in the order in which loops read them."""
-    right, left, lanes = right.contiguous(), left.contiguous(), -(-len(right) // _LANES) * _LANES
+    right, left, lanes = right.contiguous(), left.contiguous(), -(-len(right) // LANES) * LANES
     rights, lefts = (each.new_empty(each.numel() // len(right) * lanes) for each in (right, left))
     _turn(_addresses(rights, lefts, right, left), right, left)
     return rights, lefts
@@ -138,7 +136,7 @@ def _turned(right: Tensor, left: Tensor) -> tuple[Tensor, Tensor]:
 
 def _turn(addresses: tuple[int, ...], right: Tensor, left: Tensor, back: bool = False) -> None:
     """A number that changes its place is a quarter of a position: memory is what it waits for."""
-    sizes, like = _sizes(right, left, 0), _LIKE[right.dtype]
+    sizes, like = _sizes(right, left, 0), LIKE[right.dtype]
 
     def work(_: int, part: slice) -> None:
         _loops().turn(addresses, part.start, part.stop, back, sizes, like)
@@ -150,17 +148,17 @@ def _sizes(right: Tensor, left: Tensor, ks: int) -> tuple[int, int, int, int, in
     """What loops ask for, of so many k at a time: rows are an odd multiple of four registers."""
     outs = len(left)
     pitch, high = ((count + 3) // 8 * 8 + 4 for count in (ks, outs))
-    return len(right), right.shape[2], outs, pitch * _LANES, high * _LANES
+    return len(right), right.shape[2], outs, pitch * LANES, high * LANES
 
 
 def _chunk(batch: int, b: int, sizes: tuple[int, ...]) -> int:
     """How many vectors there is room for."""
-    return max(4, min(batch, _ROOM // (b * sizes[3] // _LANES)))
+    return max(4, min(batch, _ROOM // (b * sizes[3] // LANES)))
 
 
 def _threads(batch: int, right: Tensor, left: Tensor) -> int:
     """A multiply–accumulate is a small part of a position."""
-    return parts(batch * (right.numel() + left.numel()) // _LANES, right.device)
+    return parts(batch * (right.numel() + left.numel()) // LANES, right.device)
 
 
 def _addresses(*tensors: Tensor | None) -> tuple[int, ...]:

@@ -5,13 +5,11 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from compressnet.maths import compiled
-
-_LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+from compressnet.maths.compiled import LIKE
 
 
 def runs(x: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> bool:
@@ -98,7 +96,7 @@ def _run(loop: Callable[..., None], first: Tensor, second: Tensor, *others: Tens
     tensors = [None if each is None else each.contiguous() for each in (first, second, *others)]
     addresses = tuple([0 if each is None else each.data_ptr() for each in tensors])
     shapes = [(each.shape[0], each.shape[1]) for each in (first, second)]
-    loop(addresses, *shapes, parts, _LIKE[first.dtype])
+    loop(addresses, *shapes, parts, LIKE[first.dtype])
 
 
 @cache

@@ -94,7 +94,8 @@ def test_a_loop_is_compiled_where_its_code_cannot_be_kept(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("real", [np.float32, np.float64])
 def test_lanes_add_multiply_and_change_places_as_arrays_do(real: type) -> None:
-    from compressnet.maths.compiled.lanes import load, store, total, transpose
+    from compressnet.maths.compiled.lanes import load, store, total
+    from compressnet.maths.compiled.straight import transpose
 
     @compiled.loop
     def compute(out, x, factor):  # type: ignore[no-untyped-def]

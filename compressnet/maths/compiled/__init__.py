@@ -10,6 +10,7 @@ from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 FROM = 1 << 15
 """Numbers that are worth a call of a compiled loop, and the import of numba, a fifth of a second once."""
+
+LANES = 16
+"""Numbers of a vector of :mod:`compressnet.maths.compiled.lanes`."""
+
+LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+"""What tells a loop the type of numbers that it is given the addresses of."""
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _TYPES = (torch.float32, torch.float64, torch.int32)

@@ -7,10 +7,10 @@ filtered between its transforms, number by number.
 
 import numpy as np
 
-from compressnet.maths.compiled import arrays, inlined, loop
+from compressnet.maths.compiled import LANES, arrays, inlined, loop
 from compressnet.maths.compiled.filters import filtered
-from compressnet.maths.compiled.lanes import LANES, load, store, total, transpose
-from compressnet.maths.compiled.straight import Memory, Value, straight
+from compressnet.maths.compiled.lanes import load, store, total
+from compressnet.maths.compiled.straight import Memory, Value, straight, transpose
 
 array = arrays()
 

@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compressnet.maths.compiled import loop
+from compressnet.maths.compiled import LANES, loop
 from compressnet.maths.compiled.fourier import Complex, back, back_alone, forth, forth_alone
-from compressnet.maths.compiled.lanes import LANES
 from compressnet.maths.compiled.straight import Memory, Value, straight
 
 PLAIN, KEEPING, SUMMING = 0, 1, 2

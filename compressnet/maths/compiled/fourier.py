@@ -8,9 +8,8 @@ from collections.abc import Callable
 from math import sqrt
 from typing import Any, NamedTuple
 
-from compressnet.maths.compiled import loop
-from compressnet.maths.compiled.lanes import LANES
-from compressnet.maths.compiled.straight import Memory, Value, straight, transposed
+from compressnet.maths.compiled import LANES, loop
+from compressnet.maths.compiled.straight import Memory, Value, steps, straight, transposed
 
 BOTH = 2 * LANES
 CACHED = 256
@@ -68,13 +67,6 @@ def _turn(x: Complex, eighths: int) -> Complex:
     return x.turned() if eighths >= 2 else x
 
 
-def _places(place: Value, distance: Any, count: int) -> list[Value]:
-    places = [place]
-    while len(places) < count:
-        places.append(places[-1] + distance)
-    return places
-
-
 def _read(x: Memory, place: Value) -> Complex:
     return Complex(x.lanes(place), x.lanes(place + LANES))
 
@@ -86,20 +78,20 @@ def _write(x: Memory, places: list[Value], values: Numbers) -> None:
 
 def _turned(values: Numbers, table: Memory, row: Value) -> Numbers:
     """All but the first times a row's twiddles."""
-    places = _places(row * (2 * len(values) - 2), 2, len(values) - 1)
+    places = steps(row * (2 * len(values) - 2), 2, len(values) - 1)
     twiddles = [Complex(table[place], table[place + 1]) for place in places]
     return [values[0], *(value * twiddle for value, twiddle in zip(values[1:], twiddles, strict=True))]
 
 
 @straight
 def _eight_forth(x: Memory, place: Value, distance: Value, twiddles: Memory, row: Value) -> None:
-    places = _places(place, distance, 8)
+    places = steps(place, distance, 8)
     _write(x, places, _turned(transform([_read(x, each) for each in places]), twiddles, row))
 
 
 @straight
 def _eight_back(x: Memory, place: Value, distance: Value, twiddles: Memory, row: Value) -> None:
-    places = _places(place, distance, 8)
+    places = steps(place, distance, 8)
     given = [_read(x, each).swapped() for each in places]
     _write(x, places, [each.swapped() for each in transform(_turned(given, twiddles, row))])
 
@@ -108,7 +100,7 @@ def _few(count: int, back: bool) -> Callable[[Any, Any], None]:
     """The last pass forth, the first back: over two numbers or four."""
 
     def few(x: Memory, place: Value) -> None:
-        places = _places(place, BOTH, count)
+        places = steps(place, BOTH, count)
         given = [_read(x, each) for each in places]
         made = [each.swapped() for each in transform([each.swapped() for each in given])] if back else transform(given)
         _write(x, places, made)
@@ -191,7 +183,7 @@ def back(x, n, twiddles):  # type: ignore[no-untyped-def]
 @straight
 def _across(x: Memory, place: Value, phases: Memory, row: Value) -> None:
     """Sixteen rows times their phases, and transposed."""
-    places, rows = _places(place, BOTH, LANES), _places(row * BOTH, BOTH, LANES)
+    places, rows = steps(place, BOTH, LANES), steps(row * BOTH, BOTH, LANES)
     given = [_read(x, each) * _read(phases, own) for each, own in zip(places, rows, strict=True)]
     real, imaginary = transposed([each.real for each in given]), transposed([each.imaginary for each in given])
     _write(x, places, [Complex(*both) for both in zip(real, imaginary, strict=True)])
@@ -199,7 +191,7 @@ def _across(x: Memory, place: Value, phases: Memory, row: Value) -> None:
 
 @straight
 def _across_back(x: Memory, place: Value, phases: Memory, row: Value) -> None:
-    places, rows = _places(place, BOTH, LANES), _places(row * BOTH, BOTH, LANES)
+    places, rows = steps(place, BOTH, LANES), steps(row * BOTH, BOTH, LANES)
     given = [_read(x, each) for each in places]
     real, imaginary = transposed([each.real for each in given]), transposed([each.imaginary for each in given])
     both = [Complex(*each) for each in zip(real, imaginary, strict=True)]
@@ -216,10 +208,8 @@ def forth_alone(x, n, twiddles, phases):  # type: ignore[no-untyped-def]
         twiddles: for n / 16 numbers, and for 16.
         phases: by which a column's frequencies turn, shape (n / 16, 2, 16), flat.
     """
-    (columns, rows), lanes = (
-        twiddles,
-        min(n, LANES),
-    )  # lanes: a variable, as what is called with a constant compiles anew
+    columns, rows = twiddles
+    lanes = min(n, LANES)  # a variable, as what is called with a constant is compiled anew
     forth(x, n // LANES, columns)
     for first in range(0, n // LANES, LANES):
         _across(x, first * BOTH, phases, first)

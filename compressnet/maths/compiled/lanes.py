@@ -15,7 +15,7 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic
 
-LANES = 16
+from compressnet.maths.compiled import LANES
 
 
 class Lanes(types.Type):
@@ -127,33 +127,6 @@ def summed(builder: Any, vector: Any) -> Any:
     function = ir.FunctionType(real, [real, vector.type])
     sum_of = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
     return builder.call(sum_of, [ir.Constant(real, 0.0), vector], fastmath=("reassoc",))
-
-
-@intrinsic
-def transpose(typing, out, to, rise, x, start, step):  # type: ignore[no-untyped-def]
-    """``out[to + rise · c + r] = x[start + step · r + c]`` for r and c below 16, arrays counted as in :func:`load`."""
-    contiguous(out, x)
-
-    def code(context, builder, given, arguments):  # type: ignore[no-untyped-def]
-        out, to, rise, x, start, step = arguments
-        vector, align = (
-            ir.VectorType(context.get_value_type(given.args[3].dtype), LANES),
-            given.args[3].dtype.bitwidth // 8,
-        )
-        rows = []
-        for _ in range(LANES):
-            rows.append(builder.load(_place(context, builder, given.args[3], x, start, vector), align=align))
-            start = builder.add(start, step)
-        for run in (1, 2, 4, 8):
-            for row in [row for row in range(LANES) if not row & run]:
-                pair = rows[row], rows[row + run]
-                rows[row], rows[row + run] = (runs(builder, *pair, run, late) for late in (0, 1))
-        for row in rows:
-            builder.store(row, _place(context, builder, given.args[0], out, to, vector), align=align)
-            to = builder.add(to, rise)
-        return context.get_dummy_value()
-
-    return types.none(out, types.intp, types.intp, x, types.intp, types.intp), code
 
 
 def runs(builder: Any, first: Any, second: Any, run: int, late: int) -> Any:

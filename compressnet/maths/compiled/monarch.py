@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressnet.maths.compiled import arrays, inlined, loop
-from compressnet.maths.compiled.lanes import LANES, load, store, transpose
+from compressnet.maths.compiled import LANES, arrays, inlined, loop
+from compressnet.maths.compiled.lanes import load, store
+from compressnet.maths.compiled.straight import transpose
 from compressnet.maths.compiled.tiles import add_lanes, add_scaled, four, get, moved, none, put, row_of
 
 Reals = NDArray[Any]

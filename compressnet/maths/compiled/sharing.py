@@ -11,9 +11,8 @@ import numpy as np
 from numpy import int32
 from numpy.typing import NDArray
 
-from compressnet.maths.compiled import inlined, loop
-from compressnet.maths.compiled.lanes import LANES
-from compressnet.maths.compiled.straight import Memory, Value, straight, transposed
+from compressnet.maths.compiled import LANES, inlined, loop
+from compressnet.maths.compiled.straight import Memory, Value, steps, straight, transposed
 
 Reals = NDArray[Any]
 Ints = NDArray[np.int32]
@@ -92,16 +91,9 @@ def _both_ways(transform: Any, kernels: list[Any]) -> list[Any]:
     return [column[row] for row in range(3) for column in columns]
 
 
-def _places(place: Value, step: int, count: int) -> list[Value]:
-    places = [place]
-    while len(places) < count:
-        places.append(places[-1] + step)
-    return places
-
-
 def _transformed(buffer: Memory, transform: Any, zero: Value) -> None:
     """Sixteen kernels in place; seven numbers behind them are spoilt."""
-    starts = _places(zero, 9, LANES)
+    starts = steps(zero, 9, LANES)
     kernels = _both_ways(transform, transposed([buffer.lanes(at) for at in starts])[:9])
     for at, kernel in zip(starts, transposed(kernels + kernels[:7]), strict=True):
         buffer[at] = kernel
@@ -110,7 +102,7 @@ def _transformed(buffer: Memory, transform: Any, zero: Value) -> None:
 @partial(straight, rounded=True)
 def _kernels(out: Memory, values: Memory, indices: Memory, place: Value, buffer: Memory, zero: Value) -> None:
     """Sixteen kernels, by what their positions read."""
-    rows = list(zip(_places(zero, LANES, 9), _places(place, LANES, 9), strict=True))
+    rows = list(zip(steps(zero, LANES, 9), steps(place, LANES, 9), strict=True))
     for at, given in rows:
         buffer[at] = _signed(values.gathered(indices.lanes(given) >> 1), values, indices.lanes(given))
     _transformed(buffer, _back, zero)
@@ -121,7 +113,7 @@ def _kernels(out: Memory, values: Memory, indices: Memory, place: Value, buffer:
 @partial(straight, rounded=True)
 def _coefficients(buffer: Memory, values: Memory, kernels: Memory, indices: Memory, place: Value, zero: Value) -> None:
     """The signed coefficients of sixteen kernels, and which values they are of."""
-    rows = list(zip(_places(zero, LANES, 9), _places(place, LANES, 9), strict=True))
+    rows = list(zip(steps(zero, LANES, 9), steps(place, LANES, 9), strict=True))
     for at, given in rows:
         buffer[at] = kernels.lanes(given)
     _transformed(buffer, _cosine, zero)

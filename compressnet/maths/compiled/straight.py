@@ -11,7 +11,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from compressnet.maths.compiled.lanes import LANES, contiguous, everywhere, runs, summed
+from compressnet.maths.compiled import LANES
+from compressnet.maths.compiled.lanes import contiguous, everywhere, runs, summed
 
 
 class Value:
@@ -115,6 +116,14 @@ class Memory:
         return self.builder.bitcast(self.builder.gep(self.data, [place.made]), kind.as_pointer())
 
 
+def steps(place: Value, distance: Any, count: int) -> list[Value]:
+    """So many places at equal distances."""
+    places = [place]
+    while len(places) < count:
+        places.append(places[-1] + distance)
+    return places
+
+
 def transposed(rows: list[Value]) -> list[Value]:
     """Of sixteen vectors: the first numbers of all, the second ones, …"""
     made = [row.made for row in rows]
@@ -154,3 +163,11 @@ def straight(function: Callable[..., None], rounded: bool = False) -> Callable[.
     first = Parameter("typing", Parameter.POSITIONAL_OR_KEYWORD)
     vars(part)["__signature__"] = own.replace(parameters=[first, *own.parameters.values()])
     return cast(Callable[..., None], intrinsic(part))
+
+
+@straight
+def transpose(out: Memory, to: Value, rise: Value, x: Memory, start: Value, step: Value) -> None:
+    """``out[to + rise · c + r] = x[start + step · r + c]`` for r and c below 16."""
+    rows = transposed([x.lanes(place) for place in steps(start, step, LANES)])
+    for place, row in zip(steps(to, rise, LANES), rows, strict=True):
+        out[place] = row
